@@ -7,7 +7,7 @@ __all__ = ['Frames', 'ViewRule', 'clip_indices', 'random_clip', 'reverse_time', 
            'uniform_clips', 'UniformViews', 'shuffle_segments', 'unshuffle_segments', 'permutations_from_uniforms',
            'sample_rng', 'epoch_order', 'addressed_uniforms']
 
-# %% ../nbs/01_sampling.ipynb #ca47cfa6
+# %% ../nbs/01_sampling.ipynb #fb7622cd
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,18 +16,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# %% ../nbs/01_sampling.ipynb #82be344f
+# %% ../nbs/01_sampling.ipynb #290a9316
 Frames = npt.NDArray[np.int64]
 ViewRule = Callable[[int, int, int, np.random.Generator], Frames]
 
-# %% ../nbs/01_sampling.ipynb #784cd936
+# %% ../nbs/01_sampling.ipynb #572b8e55
 def _check_clip(n_frames: int, clip_len: int, stride: int) -> None:
     "Refuse a video, clip or step of less than one frame."
     for name, value in (("n_frames", n_frames), ("clip_len", clip_len), ("stride", stride)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
 
-# %% ../nbs/01_sampling.ipynb #86c3eb6a
+# %% ../nbs/01_sampling.ipynb #d41dbbea
 def clip_indices(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in the clip
@@ -40,7 +40,7 @@ def clip_indices(
     frames: Frames = np.clip(np.asarray(centre, dtype=np.int64)[..., None] + offsets, 0, n_frames - 1)
     return frames
 
-# %% ../nbs/01_sampling.ipynb #ff1ccb2d
+# %% ../nbs/01_sampling.ipynb #87488486
 def random_clip(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in the clip
@@ -51,14 +51,14 @@ def random_clip(
     _check_clip(n_frames, clip_len, stride)
     return clip_indices(n_frames, clip_len, stride, int(rng.integers(n_frames)))
 
-# %% ../nbs/01_sampling.ipynb #fcfaefaf
+# %% ../nbs/01_sampling.ipynb #0b030889
 def reverse_time(
     frames: Frames,  # frame numbers, time along the last axis
 ) -> Frames:  # the same frames, last first
     "The same clips played backwards."
     return np.ascontiguousarray(frames[..., ::-1])
 
-# %% ../nbs/01_sampling.ipynb #a2947c09
+# %% ../nbs/01_sampling.ipynb #f7865860
 def two_views(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in a clip
@@ -68,6 +68,8 @@ def two_views(
 ) -> Frames:  # int64 (2, clip_len)
     "Two independent clips of one video, one coin for time reversal: the views of SimCLR and MoCo."
     _check_clip(n_frames, clip_len, stride)
+    if not 0 <= reverse_p <= 1:
+        raise ValueError(f"reverse_p is {reverse_p}; it must lie in 0..1")
     clips = clip_indices(n_frames, clip_len, stride, rng.integers(n_frames, size=2))
     return reverse_time(clips) if rng.random() < reverse_p else clips
 
@@ -81,7 +83,7 @@ def three_views(
     "The views of IIVDR: two clips and, third, the frames of the first again. IIVDR (Zhang et al., 2021), released code."
     return two_views(n_frames, clip_len, stride, rng, reverse_p)[[0, 1, 0]]
 
-# %% ../nbs/01_sampling.ipynb #1e75bf7f
+# %% ../nbs/01_sampling.ipynb #4f9f6ebc
 def finetune_clip(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in the clip
@@ -100,7 +102,7 @@ def finetune_clip(
     left = rng.random() < 0.5
     return np.pad(frames, (missing, 0) if left else (0, missing), constant_values=0 if left else n_frames - 1)
 
-# %% ../nbs/01_sampling.ipynb #1272ffcd
+# %% ../nbs/01_sampling.ipynb #217ae8ba
 def uniform_clips(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in a clip
@@ -135,7 +137,7 @@ class UniformViews:
         clips = uniform_clips(n_frames, clip_len, stride, self.n_clips)
         return reverse_time(clips) if self.reverse else clips
 
-# %% ../nbs/01_sampling.ipynb #06728fa1
+# %% ../nbs/01_sampling.ipynb #19612450
 def _check_perm(perm: Tensor, batch: int) -> None:
     "Refuse what is not one permutation a video; the values only where looking at them costs no device sync."
     if perm.ndim != 2 or len(perm) != batch or perm.shape[1] < 1 or perm.dtype != torch.int64:
@@ -170,7 +172,7 @@ def unshuffle_segments(
     index = perm.reshape(perm.shape + (1,) * (series.ndim - 2)).expand_as(series)
     return torch.zeros_like(series).scatter(1, index, series)
 
-# %% ../nbs/01_sampling.ipynb #af99ed37
+# %% ../nbs/01_sampling.ipynb #0e8f6d9b
 def permutations_from_uniforms(
     uniforms: Tensor,  # (B,S) independent numbers in [0,1)
 ) -> Tensor:  # int64 (B,S), a uniform permutation in each row
@@ -179,7 +181,7 @@ def permutations_from_uniforms(
         raise ValueError(f"uniforms has shape {tuple(uniforms.shape)}; it must be (B,S)")
     return torch.argsort(uniforms, dim=1, stable=True)
 
-# %% ../nbs/01_sampling.ipynb #22c049c1
+# %% ../nbs/01_sampling.ipynb #f4a716dd
 def _check_address(**numbers: int) -> None:
     "Refuse a negative part of an address."
     for name, value in numbers.items():
@@ -204,7 +206,7 @@ def epoch_order(
     _check_address(seed=seed, epoch=epoch, n_videos=n_videos)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(n_videos)
 
-# %% ../nbs/01_sampling.ipynb #5ced41dd
+# %% ../nbs/01_sampling.ipynb #c3f37dcb
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
