@@ -9,7 +9,7 @@ __all__ = ['INK', 'FAINT', 'GRID', 'PAPER', 'GOOD', 'BAD', 'SAME', 'METHOD_STYLE
            'shuffle_rank_matrices', 'smooth', 'loss_terms', 'loss_curves', 'embed', 'is_categorical',
            'category_colours', 'embedding_map', 'variance_bars', 'metric_bars', 'ranking_strip']
 
-# %% ../nbs/14_plots.ipynb #b0a7322e
+# %% ../nbs/14_plots.ipynb #c408e906
 import base64
 import io
 import re
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
@@ -30,7 +31,7 @@ from sklearn.manifold import TSNE
 
 from .shuffle_rank import shuffle_rank_floor
 
-# %% ../nbs/14_plots.ipynb #961161e3
+# %% ../nbs/14_plots.ipynb #9547065e
 INK, FAINT, GRID, PAPER = "#22262e", "#6b7280", "#e3e6ea", "#ffffff"  # text, secondary text, lines, ground
 GOOD, BAD, SAME = "#009e73", "#d55e00", "#0072b2"  # same action, another action, same video
 METHOD_STYLE: dict[str, tuple[str, str]] = {
@@ -47,7 +48,7 @@ CATEGORIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", 
 TIME_MAP = LinearSegmentedColormap.from_list("time", ["#2c3e8c", "#2a8fa8", "#7fc97f", "#f2d34c"])
 HEAT_MAP = LinearSegmentedColormap.from_list("heat", ["#0b3c5d", "#5aa0c8", "#f4f4f2", "#f0a35a", "#9c2f00"])
 
-# %% ../nbs/14_plots.ipynb #83b07f75
+# %% ../nbs/14_plots.ipynb #7c2b1239
 def method_name(
     method: str,  # registry name, such as "iivdr"; anything else is shown as it is
 ) -> str:  # the name as people write it
@@ -65,7 +66,7 @@ def method_colour(
             return colour
     return CATEGORIES[(position + 5) % len(CATEGORIES)]
 
-# %% ../nbs/14_plots.ipynb #f54405c1
+# %% ../nbs/14_plots.ipynb #06701826
 class Picture(Figure):
     "A matplotlib figure outside pyplot's global state, which a notebook shows by itself."
 
@@ -112,7 +113,7 @@ def data_uri(
     "A file as an address that carries the file itself, so that a page needs no second file."
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
-# %% ../nbs/14_plots.ipynb #2b8dc1ec
+# %% ../nbs/14_plots.ipynb #bda74e45
 SVG_NAMES = {INK: "var(--ink, #22262e)", FAINT: "var(--faint, #6b7280)", GRID: "var(--grid, #e3e6ea)", PAPER: "var(--paper, #ffffff)"}
 
 
@@ -122,19 +123,21 @@ def svg(
 ) -> str:  # an <svg> element to put straight into a page
     "A figure as an SVG element that takes its text and grid colours from the page around it."
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "ivdr"}):
+        figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>| xmlns(:xlink)?=\"[^\"]*\"", "", text, flags=re.S).replace("xlink:href", "href")
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    if prefix:
-        text = re.sub(r'(\bid="|#(?=[\w-]+[")]))', lambda m: m.group(0) + prefix, text)
+    text = text.replace("<svg", '<svg style="stroke-linejoin: round"', 1)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)
+    text = text.replace("'DejaVu Sans', ", "var(--font, 'DejaVu Sans'), ")
     for colour, name in SVG_NAMES.items():
         text = re.sub(rf"(?<=: ){colour}\b", name, text)
     return text
 
-# %% ../nbs/14_plots.ipynb #e8f2bcfa
+# %% ../nbs/14_plots.ipynb #2687a984
 def clean(
     axes: Axes,  # the axes to tidy
     title: str = "",  # written at the top left
@@ -155,7 +158,7 @@ def clean(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return axes
 
-# %% ../nbs/14_plots.ipynb #229a3b9c
+# %% ../nbs/14_plots.ipynb #05691ec4
 Frames = NDArray[np.uint8]
 
 
@@ -176,7 +179,7 @@ def tile(
     sheet = canvas.reshape(rows, columns, cell_h, cell_w, 4).swapaxes(1, 2).reshape(rows * cell_h, columns * cell_w, 4)
     return np.ascontiguousarray(sheet[: rows * cell_h - gap, : columns * cell_w - gap])
 
-# %% ../nbs/14_plots.ipynb #f57cd34f
+# %% ../nbs/14_plots.ipynb #0f8d3e66
 def _sheet(
     frames: Frames,
     columns: int,
@@ -221,7 +224,7 @@ def film_strip(
             raise ValueError(f"{name} must hold one entry a frame ({len(frames)}), got {len(given)}")
     return _sheet(frames, min(columns or len(frames), len(frames)), marks, colours, title)[0]
 
-# %% ../nbs/14_plots.ipynb #f916fcff
+# %% ../nbs/14_plots.ipynb #c73e7565
 def contact_sheet(
     videos: Sequence[Frames],  # each (T, H, W, 3) uint8; lengths may differ, sizes may not
     names: Sequence[str],  # one name a video, written at its left
@@ -239,7 +242,7 @@ def contact_sheet(
         axes.text(-4 * dot, (i + 0.5) * height - gap / 2, name, ha="right", va="center", fontsize=8, color=INK)
     return figure
 
-# %% ../nbs/14_plots.ipynb #7cb3ea2a
+# %% ../nbs/14_plots.ipynb #f80fa087
 def clip_timeline(
     views: NDArray[np.int64],  # (V, T) frame numbers of each view, in playing order
     n_frames: int,  # length of the video
@@ -268,7 +271,7 @@ def clip_timeline(
     axes.set(ylim=(len(views) - 0.4, -0.6), xlim=(-n_frames * 0.02, n_frames * 1.12), xlabel="frame number")
     return figure
 
-# %% ../nbs/14_plots.ipynb #61cd7919
+# %% ../nbs/14_plots.ipynb #ffc88cd1
 def _heat(axes: Axes, matrix: NDArray[Any], labels: Sequence[str] | None, borders: Sequence[int], numbers: bool) -> Any:
     n = len(matrix)
     image = axes.imshow(matrix, cmap=HEAT_MAP, vmin=-1, vmax=1, interpolation="nearest")
@@ -307,7 +310,7 @@ def similarity_matrix(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #73447bac
+# %% ../nbs/14_plots.ipynb #8c617cdb
 def shuffle_rank_matrices(
     before: NDArray[Any],  # (2S, 2S) or (B, 2S, 2S) Gram matrix of [clip, shuffled copy]; a batch is averaged
     after: NDArray[Any],  # the same with the copy's segment vectors put back into order
@@ -333,14 +336,16 @@ def shuffle_rank_matrices(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #f8ae88db
+# %% ../nbs/14_plots.ipynb #478eaafd
 TERM_NAMES = {
     "loss": "total loss",
     "clip": "clip contrast",
     "sr": "shuffle-rank",
     "tc": "temporal coherence",
+    "sr_accuracy": "segments ranked right",
+    "slot_cosine": "cosine between the slots",
+    "clip_accuracy": "partner clip found",
 }
-_BOOKKEEPING = re.compile(r"^(step|epoch|lr|seed|bad|eta|samples?|videos)$|_ms$|_s$|^clips|^weight|acc|^mean_|^ema|norm|queue|scale|rank_")
 
 
 def smooth(
@@ -353,38 +358,43 @@ def smooth(
 
 def loss_terms(
     log: pd.DataFrame,  # a run's log, one row a step
-) -> list[str]:  # columns that are losses, the total first
-    "Which columns of a log are losses rather than times, weights and diagnostics."
-    return [str(c) for c in log.columns if not _BOOKKEEPING.search(str(c)) and pd.api.types.is_numeric_dtype(log[c])]
+) -> list[str]:  # columns that are losses, in the log's order
+    "Which columns of a log are losses: the total and whatever has a weight in it, or is one of the four known terms."
+    return [str(c) for c in log.columns if c in list(TERM_NAMES)[:4] or f"weight_{c}" in log.columns]
 
-# %% ../nbs/14_plots.ipynb #7ad71b29
+# %% ../nbs/14_plots.ipynb #7d2003a6
 def loss_curves(
     logs: pd.DataFrame | Mapping[str, pd.DataFrame],  # one log, or one for each named run
     segments: int = 2,  # S of the shuffle-rank term, which sets its floor
     floor: float | None = None,  # the floor itself, for a θ or a cap other than the usual ones
     smoothing: float | None = None,  # time constant in steps; by default a thirtieth of the run
     title: str = "",  # whose losses
+    terms: Sequence[str] | None = None,  # columns to draw instead of the losses, such as diagnostics; then no weights are drawn
 ) -> Figure:  # one panel a term, and one for the weights where the log has them
     "Every loss term over the steps, with shuffle-rank's content-blind floor and the weights of the terms."
     runs = {"": logs} if isinstance(logs, pd.DataFrame) else dict(logs)
     if not runs or any("step" not in log or not len(log) for log in runs.values()):
         raise ValueError("each log needs at least one row and a column 'step'")
-    terms = list(dict.fromkeys(term for log in runs.values() for term in loss_terms(log)))
-    weights = {name: [c for c in log.columns if c.startswith("weight_")] for name, log in runs.items()}
-    has_weights = any(weights.values())
-    panels = len(terms) + has_weights
-    columns = 2 if panels > 1 else 1
+    drawn = list(terms or dict.fromkeys(term for log in runs.values() for term in loss_terms(log)))
+    if len(drawn) == 2 and drawn[0] == "loss":
+        drawn = drawn[1:]  # with a single term the total is the same curve again
+    weights = {name: [c for c in log.columns if c.startswith("weight_") and not terms] for name, log in runs.items()}
+    has_weights = any(len(columns) > 1 for columns in weights.values())
+    panels = len(drawn) + has_weights
+    columns = min(panels, 2 if terms is None else 3)
     figure = Picture(7.6, 0.3 * bool(title) + 2.0 * -(-panels // columns))
-    for k, term in enumerate(terms):
+    for k, term in enumerate(drawn):
         axes = clean(figure.add_subplot(-(-panels // columns), columns, k + 1), TERM_NAMES.get(term, term.replace("_", " ")))
         for position, (name, log) in enumerate(runs.items()):
             if term not in log:
                 continue
-            kept = log.iloc[:: max(1, len(log) // 600)]
+            # a GPU run reads its losses only every few steps: the rows between are empty
+            read = log.loc[log[term].notna(), ["step", term]]
+            line = smooth(read[term].to_numpy(), smoothing or len(read) / 30)
+            kept = slice(None, None, max(1, len(read) // 600))
             colour = method_colour(name, position) if name else CATEGORIES[0]
-            line = pd.Series(smooth(log[term].to_numpy(), smoothing or len(log) / 30), index=log.index)[kept.index]
-            axes.plot(kept["step"], kept[term], color=colour, alpha=0.22, linewidth=0.7)
-            axes.plot(kept["step"], line, color=colour, linewidth=1.8, label=method_name(name))
+            axes.plot(read["step"][kept], read[term][kept], color=colour, alpha=0.22, linewidth=0.7)
+            axes.plot(read["step"][kept], line[kept], color=colour, linewidth=1.8, label=method_name(name))
         if term == "sr":
             floor = shuffle_rank_floor(segments) if floor is None else floor
             axes.axhline(floor, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -405,7 +415,7 @@ def loss_curves(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #971174b3
+# %% ../nbs/14_plots.ipynb #d714e3a4
 def embed(
     features: NDArray[Any],  # (n, d), raw: rows are L2-normalised here
     how: str = "pca",  # "pca" or "tsne"
@@ -470,10 +480,11 @@ def embedding_map(
         bar.set_label(name, color=FAINT, fontsize=8.5)
     return figure
 
-# %% ../nbs/14_plots.ipynb #b0fccdde
+# %% ../nbs/14_plots.ipynb #f255dffc
 def variance_bars(
     splits: Mapping[str, tuple[float, float]],  # model -> (inter, intra), rows L2-normalised before
     title: str = "",  # of which features
+    colours: Mapping[str, str] | None = None,  # model -> colour, for models that are not named after their method
 ) -> Figure:  # one stacked bar a model
     "The variance between and within videos, stacked, one bar a model."
     if not splits:
@@ -481,7 +492,7 @@ def variance_bars(
     figure = Picture(6.4, 0.75 + 0.46 * len(splits) + 0.25 * bool(title))
     axes = clean(figure.add_subplot(), title, grid="x")
     for row, (model, (inter, intra)) in enumerate(splits.items()):
-        colour = method_colour(model, row)
+        colour = (colours or {}).get(model) or method_colour(model, row)
         axes.barh(row, inter, height=0.62, color=colour)
         axes.barh(row, intra, left=inter, height=0.62, facecolor=colour, alpha=0.35, hatch="////", edgecolor=PAPER, linewidth=0)
         ratio = f"{intra / inter:.2g}" if inter > 0 else "∞"
@@ -493,11 +504,12 @@ def variance_bars(
                 loc="lower left", bbox_to_anchor=(0, 1 - 0.02 / len(splits)), borderaxespad=0)  # fmt: skip
     return figure
 
-# %% ../nbs/14_plots.ipynb #c62087c1
+# %% ../nbs/14_plots.ipynb #4dbc40fa
 def metric_bars(
     values: Mapping[str, Mapping[str, Sequence[float]]],  # metric -> model -> one value a seed
     chance: Mapping[str, float] | None = None,  # metric -> what guessing gives
     title: str = "",  # on which data
+    colours: Mapping[str, str] | None = None,  # model -> colour, for models that are not named after their method
 ) -> Figure:  # one panel a metric
     "Metrics of several models side by side, every seed a dot, with chance as a line."
     if not values:
@@ -511,7 +523,8 @@ def metric_bars(
             seeds = seeds[np.isfinite(seeds)]
             if not len(seeds):
                 continue
-            axes.bar(column, seeds.mean(), width=0.72, color=method_colour(model, column), alpha=0.85)
+            colour = (colours or {}).get(model) or method_colour(model, column)
+            axes.bar(column, seeds.mean(), width=0.72, color=colour, alpha=0.85)
             spread = np.linspace(-0.18, 0.18, len(seeds)) if len(seeds) > 1 else np.zeros(1)
             axes.scatter(column + spread, seeds, s=16, color=PAPER, edgecolors=INK, linewidths=0.9, zorder=3)
         if chance and metric in chance and np.isfinite(chance[metric]):
@@ -521,7 +534,7 @@ def metric_bars(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #429f0fae
+# %% ../nbs/14_plots.ipynb #2aa98656
 RELATIONS = {"action": (GOOD, "✓ same action"), "video": (SAME, "= same video"), "other": (BAD, "✗ other")}
 
 
