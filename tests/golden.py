@@ -17,11 +17,13 @@ def load(name: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def close(got: torch.Tensor | float, wanted: np.ndarray | float, dtype: torch.dtype) -> None:
-    "Equal to 1e-9 in float64; in float32 to a relative 1e-5, with entries near zero measured against the array's largest."
+def close(got: torch.Tensor | float, wanted: np.ndarray | float, dtype: torch.dtype, magnitude: float | None = None) -> None:
+    """Equal to 1e-9 in float64; in float32 to a relative 1e-5, and for entries that cancel to 1e-6 of what cancels: `magnitude`,
+    by default the array's largest entry."""
     got, wanted = torch.as_tensor(got).detach().double().numpy(), np.asarray(wanted, dtype=np.float64)
     assert got.shape == wanted.shape, (got.shape, wanted.shape)
     if dtype == torch.float64:
         np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
     else:
-        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=2e-7 * float(np.abs(wanted).max()) if wanted.ndim else 1e-7)
+        largest = float(np.abs(wanted).max()) if magnitude is None else magnitude
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6 * largest if wanted.ndim else 1e-7)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from golden import close, load
+from processes import run
 from ivdr.backbones import Backbone
 from ivdr.contrastive import info_nce, nt_xent, temporal_coherence, unit
 from ivdr.iivdr import IIVDR, IIVDRMoCo
@@ -152,7 +153,8 @@ def test_simclr_forward(dtype, segments):
     for name, parameter in parameters.items():
         (theirs,) = [n for n in golden if n.startswith("w.") and ours(n[2:], SIMCLR_NAMES) == name]
         wanted_grad = twin(golden, f"grad.{theirs[2:]}", dtype)
-        close(parameter.grad, wanted_grad.reshape(parameter.shape), dtype)
+        # sums over clips of gradients of the order of 1, which nearly cancel: the published float32 run errs by as much
+        close(parameter.grad, wanted_grad.reshape(parameter.shape), dtype, magnitude=1.0)
 
 
 def test_moco_forward_with_queues_and_momentum():
@@ -191,3 +193,36 @@ def test_moco_forward_with_queues_and_momentum():
         else:
             close(parameter.grad, graded.pop(name).reshape(parameter.shape), torch.float32)
     assert not graded
+
+
+def two_process_losses(rank: int, world: int, clip: torch.Tensor, tc: torch.Tensor) -> dict[str, torch.Tensor]:
+    "Loss and local gradient of this process's videos, as published and exact."
+    results = {}
+    mine = slice(rank * len(clip) // world, (rank + 1) * len(clip) // world)
+    for term, loss, array in (("clip", nt_xent, clip), ("tc", temporal_coherence, tc)):
+        for gather in ("own", "exact"):
+            for rows in ("own", "all"):
+                raw = array[mine].clone().requires_grad_()
+                value = loss(raw[:, 0], raw[:, 1], 0.07, gather=gather, rows=rows)
+                value.backward()
+                results[f"{term}.{gather}.{rows}.loss"], results[f"{term}.{gather}.{rows}.grad"] = value.detach(), raw.grad
+    return results
+
+
+def test_two_processes(tmp_path):
+    golden = load("dualvar_dist2")
+    ranks = run(two_process_losses, 2, tmp_path, torch.from_numpy(golden["clip_raw"]), torch.from_numpy(golden["tc_raw"]))
+    for rank, got in enumerate(ranks):
+        # as published: clip over all anchors, coherence over this process's; both keep only their own gradient
+        for term, rows in (("clip", "all"), ("tc", "own")):
+            close(got[f"{term}.own.{rows}.loss"], golden[f"{term}_loss_rank{rank}"], torch.float32)
+            close(got[f"{term}.own.{rows}.grad"], golden[f"{term}_grad_raw_rank{rank}"], torch.float32)
+        # exact: averaging over the two processes, as DistributedDataParallel does, gives the one-process gradient
+        for term in ("clip", "tc"):
+            for rows in ("all", "own"):
+                single = golden[f"{term}_grad_raw_single_process"][2 * rank : 2 * rank + 2]
+                close(got[f"{term}.exact.{rows}.grad"] / 2, single, torch.float32)
+            close(got[f"{term}.exact.all.loss"], golden[f"{term}_loss_single_process"], torch.float32)
+    for term in ("clip", "tc"):
+        mean = (ranks[0][f"{term}.exact.own.loss"] + ranks[1][f"{term}.exact.own.loss"]) / 2
+        close(mean, golden[f"{term}_loss_single_process"], torch.float32)
