@@ -6,7 +6,7 @@
 __all__ = ['TERMS', 'projection_head', 'Method', 'scale_gradient', 'SimCLR', 'MoCo', 'TermWeights', 'IIVDR', 'slot_cosine',
            'IIVDRMoCo']
 
-# %% ../nbs/08_iivdr.ipynb #4f537631
+# %% ../nbs/08_iivdr.ipynb #b4285536
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import Literal, cast
@@ -21,6 +21,7 @@ from ivdr.contrastive import (
     FeatureQueue,
     Gather,
     all_gather_grad,
+    check_temperature,
     info_nce_logits,
     momentum_update,
     nt_xent_logits,
@@ -32,7 +33,7 @@ from ivdr.contrastive import (
 from .sampling import ViewRule, permutations_from_uniforms, shuffle_segments, three_views, two_views, unshuffle_segments
 from .shuffle_rank import rank_accuracy, shuffle_rank, shuffle_rank_floor
 
-# %% ../nbs/08_iivdr.ipynb #7481736d
+# %% ../nbs/08_iivdr.ipynb #7883e9c5
 def projection_head(
     features: int,  # F, width of the pooled feature
     dim: int,  # width of the projection
@@ -87,7 +88,7 @@ class Method(nn.Module):
             raise ValueError(f"got draws of shape {tuple(draws.shape)}; for {len(clips)} videos it must be ({len(clips)}, {self.n_draws})")
         return draws.to(clips.device)
 
-# %% ../nbs/08_iivdr.ipynb #cc9fc1a4
+# %% ../nbs/08_iivdr.ipynb #45a50620
 def scale_gradient(
     x: Tensor,  # any
     scale: float,  # factor of the gradient
@@ -108,6 +109,9 @@ class SimCLR(Method):
         gather: Gather = "exact",  # over processes: "exact" gradients, "own" (as published), or "none": each its own batch
     ) -> None:
         super().__init__(backbone, two_views, 0)
+        check_temperature(temperature)
+        if gather not in ("exact", "own", "none"):
+            raise ValueError(f"gather is {gather!r}; it must be 'exact', 'own' or 'none'")
         self.temperature, self.clip_grad_scale, self.gather = temperature, clip_grad_scale, gather
         self.clip_head: nn.Module | None = projection_head(backbone.out_channels, dim)
 
@@ -127,7 +131,7 @@ class SimCLR(Method):
         clip, diagnostics = self.clip_contrast(pooled)
         return {"loss": clip, "clip": clip, **diagnostics}
 
-# %% ../nbs/08_iivdr.ipynb #e0292a7d
+# %% ../nbs/08_iivdr.ipynb #46140a93
 class _KeyEncoder(nn.Module):
     "The slow copies of a network and its heads, which make the keys."
 
@@ -169,6 +173,7 @@ class MoCo(Method):
         shuffle_bn: bool | Literal["auto"] = "auto",  # shuffle the key clips over processes; "auto": when plain batch norm needs it
     ) -> None:
         super().__init__(backbone, two_views, 1)
+        check_temperature(temperature)
         if shuffle_bn not in (True, False, "auto"):
             raise ValueError(f"shuffle_bn is {shuffle_bn!r}; it must be True, False or 'auto'")
         if not 0 <= momentum <= 1:
@@ -221,7 +226,7 @@ class MoCo(Method):
             self.queue.enqueue(key)
         return {"loss": clip, "clip": clip, **diagnostics}
 
-# %% ../nbs/08_iivdr.ipynb #0dcc8955
+# %% ../nbs/08_iivdr.ipynb #3a179814
 TERMS = ("clip", "sr", "tc")
 
 
@@ -238,10 +243,10 @@ class TermWeights(nn.Module):
         weights: Mapping[str, float] | None = None,  # final weight by term; missing terms have 1
         schedule: Literal["constant", "after_floor"] = "constant",  # "after_floor": see the class
         floor: float = 0.650672,  # what shuffle-rank reaches without looking at the clip
-        start_below: float | None = None,  # the ramp starts when the running mean is below this; None: 0.9 * floor
-        ramp_steps: int = 1000,  # steps from weight 0 to the full weight
+        start_below: float | None = None,  # the ramp advances while the running mean is below this; None: 0.9 * floor
+        ramp_steps: int = 1000,  # such steps from weight 0 to the full weight
         decay: float = 0.98,  # of the running mean, per step
-        patience: int = 2000,  # steps on the floor after which "sr_stuck" says 1
+        patience: int = 2000,  # steps spent waiting after which "sr_stuck" says 1
     ) -> None:
         super().__init__()
         weights = dict(weights or {})
@@ -265,7 +270,7 @@ class TermWeights(nn.Module):
         self,
         sr: Tensor,  # this step's shuffle-rank term
     ) -> None:
-        "Take one training step's shuffle-rank into the running mean, and start or advance the ramp."
+        "Take one training step's shuffle-rank into the running mean; the ramp advances only while that mean is off the floor."
         sr = sr.detach().float()
         if world_size() > 1:
             # all processes must agree on the step at which the ramp starts
@@ -273,9 +278,9 @@ class TermWeights(nn.Module):
             dist.all_reduce(sr)
             sr = sr / world_size()
         self.sr_mean.lerp_(sr.to(self.sr_mean), 1.0 - self.decay)
-        started = ((self.ramped > 0) | (self.sr_mean < self.start_below)).long()
-        self.ramped.add_(started).clamp_(max=self.ramp_steps)
-        self.waited.add_(1 - started)
+        away = (self.sr_mean < self.start_below).long()
+        self.ramped.add_(away).clamp_(max=self.ramp_steps)
+        self.waited.add_((1 - away) * (self.ramped < self.ramp_steps))
 
     def forward(
         self,
@@ -288,13 +293,13 @@ class TermWeights(nn.Module):
             if self.training:
                 self.observe(losses["sr"])
             held = self.ramped / self.ramp_steps
-            stuck = ((self.ramped == 0) & (self.waited >= self.patience)).float()
+            stuck = ((self.ramped < self.ramp_steps) & (self.waited >= self.patience)).float()
             diagnostics = {"sr_mean": self.sr_mean.clone(), "sr_waited": self.waited.float(), "sr_stuck": stuck}
         weights = {term: self.final[term] * (torch.ones_like(held) if term == "sr" else held) for term in self.terms}
         total = torch.stack([weights[term] * losses[term] for term in self.terms]).sum()
         return total, {**{f"weight_{term}": weight for term, weight in weights.items()}, **diagnostics}
 
-# %% ../nbs/08_iivdr.ipynb #e31fc8dc
+# %% ../nbs/08_iivdr.ipynb #e803e8c5
 class _Series(nn.Module):
     "IIVDR's second representation: S segment slots read from one pooled feature."
 
@@ -352,9 +357,8 @@ class IIVDR(SimCLR):
         with_sr = "sr" in self.terms
         draws = self.prepare(clips, draws, 3 if with_sr else 2)
         # shuffle-rank alone never looks at the second clip
-        used = [0, 2] if self.terms == ("sr",) else [0, 1, 2] if with_sr else [0, 1]
-        taken = clips[:, [0, 2]] if used == [0, 2] else clips[:, : len(used)]
-        pooled = self.encode(taken.flatten(0, 1)).reshape(len(clips), len(used), -1)
+        used = clips[:, :3:2] if self.terms == ("sr",) else clips[:, : 3 if with_sr else 2]
+        pooled = self.encode(used.flatten(0, 1)).reshape(len(clips), used.shape[1], -1)
         losses: dict[str, Tensor] = {}
         diagnostics: dict[str, Tensor] = {}
         if "clip" in self.terms:
@@ -398,7 +402,7 @@ def slot_cosine(
     segments = slots.shape[-2]
     return ((mean.square().sum(-1) * segments - 1) / max(segments - 1, 1)).mean()
 
-# %% ../nbs/08_iivdr.ipynb #cf9b0e52
+# %% ../nbs/08_iivdr.ipynb #7aa02cd8
 class IIVDRMoCo(MoCo):
     "MoCo plus shuffle-rank and temporal coherence with a second queue; IIVDR (Zhang et al., 2021), sec. 3."
 
