@@ -6,7 +6,7 @@
 __all__ = ['logger', 'COLUMNS', 'Manifest', 'scan', 'save_unreadable', 'open_manifest', 'VideoClips', 'steps_per_epoch',
            'ClipLoader', 'make_loader', 'make_eval_loader']
 
-# %% ../nbs/03_datasets.ipynb #9df4863c
+# %% ../nbs/03_datasets.ipynb #bc7e9d48
 import hashlib
 import json
 import logging
@@ -35,7 +35,7 @@ from .video import VIDEO_SUFFIXES, VideoError, VideoReader
 
 logger = logging.getLogger(__name__)
 
-# %% ../nbs/03_datasets.ipynb #787c018b
+# %% ../nbs/03_datasets.ipynb #e314deb0
 COLUMNS = ("path", "label", "group", "split", "frames", "fps", "width", "height", "sha256")
 _TEXT = ("path", "label", "group", "split", "sha256")
 
@@ -53,7 +53,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     except ValueError as error:  # pandas' parser errors among them
         raise ValueError(f"{path} is not a table that can be read: {error}") from error
 
-# %% ../nbs/03_datasets.ipynb #36525345
+# %% ../nbs/03_datasets.ipynb #97769bb3
 class Manifest:
     "One row a video: where it is, what it shows, what was found in the file."
 
@@ -164,7 +164,7 @@ def _write_table(table: pd.DataFrame, path: Path) -> Path:
         temporary.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/03_datasets.ipynb #00290e18
+# %% ../nbs/03_datasets.ipynb #cc4a1cfd
 def _walk(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
     "Paths with a video suffix below a folder, sorted, with forward slashes; and what could not be looked into."
     found: list[str] = []
@@ -202,7 +202,7 @@ def _examine(file: Path) -> dict[str, Any] | str:
     except OSError as error:
         return error.strerror or str(error)
 
-# %% ../nbs/03_datasets.ipynb #f804963c
+# %% ../nbs/03_datasets.ipynb #7ce82121
 _SPLITS = ("train", "test", "val")
 
 def _labels_from_folders(folder: Path, paths: list[str]) -> pd.DataFrame:
@@ -264,7 +264,7 @@ def save_unreadable(
     "Write the list of what `scan` could not use, with its header alone when there is nothing to list."
     return _write_table(unreadable, Path(path))
 
-# %% ../nbs/03_datasets.ipynb #a0c1dd22
+# %% ../nbs/03_datasets.ipynb #0eb52b40
 def open_manifest(
     data: str | Path,  # a manifest file, a folder with manifest.csv, or a folder of videos
 ) -> Manifest:  # of files that all exist
@@ -289,7 +289,7 @@ def open_manifest(
         raise ValueError(f"{data} lists no videos")
     return manifest
 
-# %% ../nbs/03_datasets.ipynb #385835c5
+# %% ../nbs/03_datasets.ipynb #6ecd86d3
 def _check_bad(
     bad: dict[int, str],  # index in the manifest -> "path: reason"
     manifest: Manifest,  # the videos
@@ -300,7 +300,7 @@ def _check_bad(
         share = f"{len(bad)} of {len(manifest)} videos could not be read, more than max_bad_share {max_bad_share:g} accepts"
         raise VideoError(str(manifest.root), f"{share}: {'; '.join(bad.values())}")
 
-# %% ../nbs/03_datasets.ipynb #392521f2
+# %% ../nbs/03_datasets.ipynb #0ff1a359
 class VideoClips(Dataset[dict[str, Any]]):
     "The clips that a view rule wants of each video, cut from one open and one pass over the file."
 
@@ -387,7 +387,7 @@ class VideoClips(Dataset[dict[str, Any]]):
         small: Tensor = resize(frames.permute(0, 3, 1, 2), list(self.size), InterpolationMode.BICUBIC, antialias=True)
         return small.permute(0, 2, 3, 1).contiguous()
 
-# %% ../nbs/03_datasets.ipynb #1585fb6b
+# %% ../nbs/03_datasets.ipynb #05a7cb9c
 def steps_per_epoch(
     n_videos: int,  # videos in the data
     batch_size: int,  # videos a step and process
@@ -420,7 +420,7 @@ class _AddressedBatches(Sampler[list[tuple[int, int]]]):
             first = (batch * self.world + self.rank) * self.batch_size
             yield [(epoch, int(index)) for index in order[first : first + self.batch_size]]
 
-# %% ../nbs/03_datasets.ipynb #2b6720cc
+# %% ../nbs/03_datasets.ipynb #2bc29227
 class _Caught(Dataset[dict[str, Any] | VideoError]):
     "Hands a VideoError over as an item: one raised in a worker would arrive as a RuntimeError without path and reason."
 
@@ -471,10 +471,15 @@ class ClipLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         for batch in super().__iter__():
-            if "error" in batch:
-                raise VideoError(*batch["error"])
-            self.bad.update(zip(batch["bad"].tolist(), batch["bad_reason"], strict=True))
-            _check_bad(self.bad, self.clips.manifest, self.clips.max_bad_share)
+            try:
+                if "error" in batch:
+                    raise VideoError(*batch["error"])
+                self.bad.update(zip(batch["bad"].tolist(), batch["bad_reason"], strict=True))
+                _check_bad(self.bad, self.clips.manifest, self.clips.max_bad_share)
+            except VideoError:
+                # workers end here: freed with the traceback's reference cycle they would keep it waiting for five seconds each
+                self._iterator = None
+                raise
             yield batch
 
 def make_loader(
@@ -496,7 +501,7 @@ def make_loader(
         raise ValueError(f"start_step is {start_step}; it must lie in 0..{stop}")
     return ClipLoader(dataset, _AddressedBatches(len(dataset), batch_size, seed, start_step, stop, rank, world), workers)
 
-# %% ../nbs/03_datasets.ipynb #2976a105
+# %% ../nbs/03_datasets.ipynb #fd0899c8
 class _InOrder(Sampler[list[tuple[int, int]]]):
     "All videos in the manifest's order, the last batch as small as it falls."
 
