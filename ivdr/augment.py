@@ -7,7 +7,7 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'REFERENCE_SIZE', 'RECIPES', 'crop_c
            'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'gaussian_blur', 'Recipe',
            'IIVDRRecipe', 'LightRecipe', 'centre_crop', 'ClipAugment']
 
-# %% ../nbs/04_augment.ipynb #19827ea7
+# %% ../nbs/04_augment.ipynb #4a367593
 import itertools
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
-# %% ../nbs/04_augment.ipynb #84fa91ee
+# %% ../nbs/04_augment.ipynb #a61b8a42
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -30,7 +30,7 @@ def _send(x: Tensor, device: torch.device) -> Tensor:
     # From pinned memory the copy is queued behind the kernels; from pageable memory the host would wait for it.
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
-# %% ../nbs/04_augment.ipynb #dbede309
+# %% ../nbs/04_augment.ipynb #f701b43d
 def crop_clips(
     frames: Tensor,  # any dtype (N, T, H, W, 3)
     top: Tensor,  # int64 (N,): first row kept of each clip, on the device of `frames`
@@ -42,7 +42,7 @@ def crop_clips(
     clip = torch.arange(len(frames), device=frames.device)
     return windows[clip, :, top, left].transpose(1, 2)
 
-# %% ../nbs/04_augment.ipynb #825558c5
+# %% ../nbs/04_augment.ipynb #195d19ee
 def resize_clips(
     frames: Tensor,  # uint8 (N, T, H, W, 3)
     size: tuple[int, int],  # (height, width), pixels
@@ -54,7 +54,7 @@ def resize_clips(
     resized: Tensor = tvf.resize(images, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
     return resized.permute(0, 2, 3, 1).reshape(*frames.shape[:2], *size, 3)
 
-# %% ../nbs/04_augment.ipynb #44afab76
+# %% ../nbs/04_augment.ipynb #fa5d6390
 def normalise(
     clips: Tensor,  # float (N, 3, T, H, W), colours in 0..1; changed in place
 ) -> Tensor:  # float (N, 3, T, H, W), ImageNet-normalised
@@ -71,7 +71,7 @@ def to_frames(
     mean, std = (torch.tensor(v, device=clips.device).view(3, 1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (clips * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8).movedim(-4, -1)
 
-# %% ../nbs/04_augment.ipynb #e5a425a9
+# %% ../nbs/04_augment.ipynb #2c0f59cb
 def _per_clip(value: Tensor) -> Tensor:
     return value.view(-1, 1, 1, 1, 1)
 
@@ -82,7 +82,7 @@ def _grey(clips: Tensor) -> Tensor:
     red, green, blue = clips.unbind(1)
     return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(1)
 
-# %% ../nbs/04_augment.ipynb #448d8acc
+# %% ../nbs/04_augment.ipynb #511b0330
 def adjust_brightness(
     clips: Tensor,  # float (N, 3, T, H, W), 0..1
     factor: Tensor,  # float (N,): 0 black, 1 unchanged
@@ -90,7 +90,7 @@ def adjust_brightness(
     "Multiply each clip by its factor."
     return clips.mul(_per_clip(factor)).clamp_(0, 1)
 
-# %% ../nbs/04_augment.ipynb #e0f62a3e
+# %% ../nbs/04_augment.ipynb #29e5dc9c
 def adjust_contrast(
     clips: Tensor,  # float (N, 3, T, H, W), 0..1
     factor: Tensor,  # float (N,): 0 flat grey, 1 unchanged
@@ -99,7 +99,7 @@ def adjust_contrast(
     mean = _grey(clips.mean((3, 4), keepdim=True))
     return _blend(clips, mean, factor)
 
-# %% ../nbs/04_augment.ipynb #01de31a8
+# %% ../nbs/04_augment.ipynb #02ee0543
 def adjust_saturation(
     clips: Tensor,  # float (N, 3, T, H, W), 0..1
     factor: Tensor,  # float (N,): 0 greyscale, 1 unchanged
@@ -107,26 +107,26 @@ def adjust_saturation(
     "Stretch each pixel away from its own grey by its clip's factor."
     return _blend(clips, _grey(clips), factor)
 
-# %% ../nbs/04_augment.ipynb #0d9cc0d0
+# %% ../nbs/04_augment.ipynb #c970454a
 def adjust_hue(
     clips: Tensor,  # float (N, 3, T, H, W), 0..1
     shift: Tensor,  # float (N,): turns of the colour circle, -0.5..0.5; 0 unchanged
 ) -> Tensor:  # float (N, 3, T, H, W), 0..1
     "Turn each clip's colours round the colour circle, keeping HSV value and chroma."
     red, green, blue = clips.unbind(1)
-    low, value = clips.aminmax(dim=1)
-    chroma = value - low
-    scale = torch.where(chroma > 0, chroma, 1.0).reciprocal_()
-    hue = torch.where(value == red, (green - blue) * scale, torch.where(value == green, (blue - red) * scale + 2, (red - green) * scale + 4))
+    low = torch.minimum(torch.minimum(red, green), blue)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    chroma = high - low
+    scale = chroma.clamp_min(1e-12).reciprocal_()  # grey pixels have no hue: their chroma of 0 makes any hue harmless
+    hue = torch.where(high == red, (green - blue) * scale, torch.where(high == green, (blue - red) * scale + 2, (red - green) * scale + 4))
     hue += 6 * shift.view(-1, 1, 1, 1)
-    # A channel falls below `value` by chroma times a trapezium in hue, the same for the three channels but 2 apart.
-    channels = []
-    for offset in (5, 3, 1):
-        k = (hue + offset).remainder_(6)
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
-    return torch.stack(channels, 1).clamp_(0, 1)
+    hue -= 6 * (hue / 6).floor_()
+    # Round the circle, 0..6, each channel is a trapezium between `low` and `high`, red about 0, green about 2, blue about 4.
+    shapes = ((hue - 3).abs_() - 1, 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_())
+    out = torch.stack([shape.clamp_(0, 1) for shape in shapes], 1)
+    return out.mul_(chroma[:, None]).add_(low[:, None]).clamp_(0, 1)
 
-# %% ../nbs/04_augment.ipynb #54638e93
+# %% ../nbs/04_augment.ipynb #7e511fb7
 def gaussian_blur(
     clips: Tensor,  # float (N, 3, T, S, S)
     sigma: Tensor,  # float (N,): standard deviation of each clip's kernel, pixels
@@ -144,7 +144,7 @@ def gaussian_blur(
         rows = torch.matmul(matrix[:, None, None], clips)
         return torch.matmul(rows, matrix.mT[:, None, None])
 
-# %% ../nbs/04_augment.ipynb #22e0a3ae
+# %% ../nbs/04_augment.ipynb #b0b29921
 @dataclass(frozen=True)
 class Recipe:
     "What may happen to a clip. This one does nothing but crop the centre; the others build on it."
@@ -162,7 +162,7 @@ class Recipe:
 
 REFERENCE_SIZE = 112  # the crop of the published runs, pixels: everything a recipe measures in pixels is meant at this size
 
-# %% ../nbs/04_augment.ipynb #db6597b7
+# %% ../nbs/04_augment.ipynb #d7aaa517
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
 _OPERATIONS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
 
@@ -212,7 +212,7 @@ class IIVDRRecipe(Recipe):
                     changed = _OPERATIONS[operation](clips.index_select(0, group), values[operation, group])
                     clips.index_copy_(0, group, changed)
 
-# %% ../nbs/04_augment.ipynb #e95a4219
+# %% ../nbs/04_augment.ipynb #a0cd655a
 @dataclass(frozen=True)
 class LightRecipe(Recipe):
     "A recipe for laptops: random crop, and brightness, contrast and a colour cast as one multiply-add."
@@ -234,7 +234,7 @@ class LightRecipe(Recipe):
         offset = torch.addcmul(lift, pull[:, None], mean)[:, :, None, None, None]
         return clips.mul_(_per_clip(gain)).add_(offset).clamp_(0, 1)
 
-# %% ../nbs/04_augment.ipynb #29e62d22
+# %% ../nbs/04_augment.ipynb #00c46bf3
 RECIPES: dict[str, Recipe] = {
     "iivdr": IIVDRRecipe(),
     "iivdr-portrait": IIVDRRecipe(frame=(171, 128)),
@@ -242,7 +242,7 @@ RECIPES: dict[str, Recipe] = {
     "none": Recipe(),
 }
 
-# %% ../nbs/04_augment.ipynb #b9953302
+# %% ../nbs/04_augment.ipynb #65bfc69c
 def _centre(length: int, size: int) -> int:
     return int(round((length - size) / 2))
 
@@ -264,7 +264,7 @@ def centre_crop(
     pixels = square.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     return normalise(pixels).view(*clips.shape[:2], *pixels.shape[1:])
 
-# %% ../nbs/04_augment.ipynb #9932755b
+# %% ../nbs/04_augment.ipynb #e6ff9dc7
 class ClipAugment:
     "Augment a batch of clips by a recipe; every frame of a clip gets the same change."
 
