@@ -9,7 +9,7 @@ __all__ = ['INK', 'FAINT', 'GRID', 'PAPER', 'GOOD', 'BAD', 'SAME', 'METHOD_STYLE
            'shuffle_rank_matrices', 'smooth', 'loss_terms', 'loss_curves', 'embed', 'is_categorical',
            'category_colours', 'embedding_map', 'variance_bars', 'metric_bars', 'ranking_strip']
 
-# %% ../nbs/14_plots.ipynb #c408e906
+# %% ../nbs/14_plots.ipynb #7b557838
 import base64
 import io
 import re
@@ -31,7 +31,7 @@ from sklearn.manifold import TSNE
 
 from .shuffle_rank import shuffle_rank_floor
 
-# %% ../nbs/14_plots.ipynb #9547065e
+# %% ../nbs/14_plots.ipynb #32c8964f
 INK, FAINT, GRID, PAPER = "#22262e", "#6b7280", "#e3e6ea", "#ffffff"  # text, secondary text, lines, ground
 GOOD, BAD, SAME = "#009e73", "#d55e00", "#0072b2"  # same action, another action, same video
 METHOD_STYLE: dict[str, tuple[str, str]] = {
@@ -43,12 +43,12 @@ METHOD_STYLE: dict[str, tuple[str, str]] = {
     "tclr": ("TCLR", "#009e73"),
     "tcgl": ("TCGL", "#cc79a7"),
 }
-CATEGORIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#6a51a3",
-              "#8c564b", "#17a2a2", "#3f7d20", "#e377c2", "#1f3b73", "#a6761d", "#7f7f7f", "#b2182b")  # fmt: skip
+CATEGORIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#5b6ee1",
+              "#8c564b", "#17a2a2", "#3f7d20", "#e377c2", "#9c6ade", "#a6761d", "#7f7f7f", "#b2182b")  # fmt: skip
 TIME_MAP = LinearSegmentedColormap.from_list("time", ["#2c3e8c", "#2a8fa8", "#7fc97f", "#f2d34c"])
 HEAT_MAP = LinearSegmentedColormap.from_list("heat", ["#0b3c5d", "#5aa0c8", "#f4f4f2", "#f0a35a", "#9c2f00"])
 
-# %% ../nbs/14_plots.ipynb #7c2b1239
+# %% ../nbs/14_plots.ipynb #4c8624f0
 def method_name(
     method: str,  # registry name, such as "iivdr"; anything else is shown as it is
 ) -> str:  # the name as people write it
@@ -66,7 +66,7 @@ def method_colour(
             return colour
     return CATEGORIES[(position + 5) % len(CATEGORIES)]
 
-# %% ../nbs/14_plots.ipynb #06701826
+# %% ../nbs/14_plots.ipynb #a08a096b
 class Picture(Figure):
     "A matplotlib figure outside pyplot's global state, which a notebook shows by itself."
 
@@ -113,7 +113,7 @@ def data_uri(
     "A file as an address that carries the file itself, so that a page needs no second file."
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
-# %% ../nbs/14_plots.ipynb #bda74e45
+# %% ../nbs/14_plots.ipynb #6db29a2a
 SVG_NAMES = {INK: "var(--ink, #22262e)", FAINT: "var(--faint, #6b7280)", GRID: "var(--grid, #e3e6ea)", PAPER: "var(--paper, #ffffff)"}
 
 
@@ -137,7 +137,7 @@ def svg(
         text = re.sub(rf"(?<=: ){colour}\b", name, text)
     return text
 
-# %% ../nbs/14_plots.ipynb #2687a984
+# %% ../nbs/14_plots.ipynb #1a0ebb0d
 def clean(
     axes: Axes,  # the axes to tidy
     title: str = "",  # written at the top left
@@ -158,7 +158,7 @@ def clean(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return axes
 
-# %% ../nbs/14_plots.ipynb #05691ec4
+# %% ../nbs/14_plots.ipynb #42430158
 Frames = NDArray[np.uint8]
 
 
@@ -179,7 +179,7 @@ def tile(
     sheet = canvas.reshape(rows, columns, cell_h, cell_w, 4).swapaxes(1, 2).reshape(rows * cell_h, columns * cell_w, 4)
     return np.ascontiguousarray(sheet[: rows * cell_h - gap, : columns * cell_w - gap])
 
-# %% ../nbs/14_plots.ipynb #0f8d3e66
+# %% ../nbs/14_plots.ipynb #da2e27dd
 def _sheet(
     frames: Frames,
     columns: int,
@@ -224,7 +224,7 @@ def film_strip(
             raise ValueError(f"{name} must hold one entry a frame ({len(frames)}), got {len(given)}")
     return _sheet(frames, min(columns or len(frames), len(frames)), marks, colours, title)[0]
 
-# %% ../nbs/14_plots.ipynb #c73e7565
+# %% ../nbs/14_plots.ipynb #a9516ee8
 def contact_sheet(
     videos: Sequence[Frames],  # each (T, H, W, 3) uint8; lengths may differ, sizes may not
     names: Sequence[str],  # one name a video, written at its left
@@ -242,7 +242,7 @@ def contact_sheet(
         axes.text(-4 * dot, (i + 0.5) * height - gap / 2, name, ha="right", va="center", fontsize=8, color=INK)
     return figure
 
-# %% ../nbs/14_plots.ipynb #f80fa087
+# %% ../nbs/14_plots.ipynb #658f5d1c
 def clip_timeline(
     views: NDArray[np.int64],  # (V, T) frame numbers of each view, in playing order
     n_frames: int,  # length of the video
@@ -255,7 +255,7 @@ def clip_timeline(
     if views.min() < 0 or views.max() >= n_frames:
         raise ValueError(f"frame numbers must lie in 0…{n_frames - 1}, got {views.min()}…{views.max()}")
     names = [f"view {v + 1}" for v in range(len(views))] if names is None else names
-    figure = Picture(7.2, 0.75 + 0.42 * len(views))
+    figure = Picture(5.8, 0.75 + 0.42 * len(views))
     axes = clean(figure.add_subplot(), title, grid="")
     for v, view in enumerate(views):
         colour = CATEGORIES[v % len(CATEGORIES)] if colours is None else colours[v]
@@ -268,10 +268,11 @@ def clip_timeline(
         axes.annotate("", (view[-1], v + 0.33), (view[0], v + 0.33), arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.2})
         axes.text(n_frames * 1.015, v, "forwards" if forward else "backwards", va="center", fontsize=8, color=FAINT)
     axes.set_yticks(range(len(views)), list(names), color=INK)
-    axes.set(ylim=(len(views) - 0.4, -0.6), xlim=(-n_frames * 0.02, n_frames * 1.12), xlabel="frame number")
+    axes.set(ylim=(len(views) - 0.4, -0.6), xlim=(-n_frames * 0.02, n_frames * 1.16), xlabel="frame number")
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= n_frames])
     return figure
 
-# %% ../nbs/14_plots.ipynb #ffc88cd1
+# %% ../nbs/14_plots.ipynb #569e02c7
 def _heat(axes: Axes, matrix: NDArray[Any], labels: Sequence[str] | None, borders: Sequence[int], numbers: bool) -> Any:
     n = len(matrix)
     image = axes.imshow(matrix, cmap=HEAT_MAP, vmin=-1, vmax=1, interpolation="nearest")
@@ -310,7 +311,7 @@ def similarity_matrix(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #8c617cdb
+# %% ../nbs/14_plots.ipynb #2a33098b
 def shuffle_rank_matrices(
     before: NDArray[Any],  # (2S, 2S) or (B, 2S, 2S) Gram matrix of [clip, shuffled copy]; a batch is averaged
     after: NDArray[Any],  # the same with the copy's segment vectors put back into order
@@ -322,7 +323,7 @@ def shuffle_rank_matrices(
         raise ValueError(f"two stacks of (2S, 2S) matrices of one shape are needed, got {before.shape} and {after.shape}")
     segments = before.shape[-1] // 2
     names = [[f"${letter}_{{{i + 1}}}$" for i in range(segments)] for letter in ("q", "p", "p'")]
-    figure = Picture(6.4, 3.2 if title else 2.95)
+    figure = Picture(5.6, 2.9 if title else 2.65)
     parts = (("before unshuffling", before, names[0] + names[1]), ("after unshuffling", after, names[0] + names[2]))
     for k, (name, gram, marks) in enumerate(parts):
         axes = figure.add_subplot(1, 2, k + 1)
@@ -336,7 +337,7 @@ def shuffle_rank_matrices(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #478eaafd
+# %% ../nbs/14_plots.ipynb #3b4740f8
 TERM_NAMES = {
     "loss": "total loss",
     "clip": "clip contrast",
@@ -362,7 +363,7 @@ def loss_terms(
     "Which columns of a log are losses: the total and whatever has a weight in it, or is one of the four known terms."
     return [str(c) for c in log.columns if c in list(TERM_NAMES)[:4] or f"weight_{c}" in log.columns]
 
-# %% ../nbs/14_plots.ipynb #7d2003a6
+# %% ../nbs/14_plots.ipynb #e9daea92
 def loss_curves(
     logs: pd.DataFrame | Mapping[str, pd.DataFrame],  # one log, or one for each named run
     segments: int = 2,  # S of the shuffle-rank term, which sets its floor
@@ -382,7 +383,7 @@ def loss_curves(
     has_weights = any(len(columns) > 1 for columns in weights.values())
     panels = len(drawn) + has_weights
     columns = min(panels, 2 if terms is None else 3)
-    figure = Picture(7.6, 0.3 * bool(title) + 2.0 * -(-panels // columns))
+    figure = Picture(max(2.9 * columns, 3.4), 0.3 * bool(title) + 1.85 * -(-panels // columns))
     for k, term in enumerate(drawn):
         axes = clean(figure.add_subplot(-(-panels // columns), columns, k + 1), TERM_NAMES.get(term, term.replace("_", " ")))
         for position, (name, log) in enumerate(runs.items()):
@@ -398,7 +399,7 @@ def loss_curves(
         if term == "sr":
             floor = shuffle_rank_floor(segments) if floor is None else floor
             axes.axhline(floor, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
-            axes.text(1, floor, f"content-blind floor {floor:.4f}", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=7.5, color=BAD)
+            axes.text(0.99, floor, f"content-blind floor {floor:.4f}", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=7.5, color=BAD)
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=max(axes.get_ylim()[1], floor * 1.2))
         if any(runs) and k == 0:
             axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
@@ -415,7 +416,7 @@ def loss_curves(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #d714e3a4
+# %% ../nbs/14_plots.ipynb #e0a638a4
 def embed(
     features: NDArray[Any],  # (n, d), raw: rows are L2-normalised here
     how: str = "pca",  # "pca" or "tsne"
@@ -480,7 +481,7 @@ def embedding_map(
         bar.set_label(name, color=FAINT, fontsize=8.5)
     return figure
 
-# %% ../nbs/14_plots.ipynb #f255dffc
+# %% ../nbs/14_plots.ipynb #585c2dae
 def variance_bars(
     splits: Mapping[str, tuple[float, float]],  # model -> (inter, intra), rows L2-normalised before
     title: str = "",  # of which features
@@ -489,7 +490,7 @@ def variance_bars(
     "The variance between and within videos, stacked, one bar a model."
     if not splits:
         raise ValueError("splits is empty: give at least one model's (inter, intra)")
-    figure = Picture(6.4, 0.75 + 0.46 * len(splits) + 0.25 * bool(title))
+    figure = Picture(5.4, 0.75 + 0.46 * len(splits) + 0.25 * bool(title))
     axes = clean(figure.add_subplot(), title, grid="x")
     for row, (model, (inter, intra)) in enumerate(splits.items()):
         colour = (colours or {}).get(model) or method_colour(model, row)
@@ -498,13 +499,13 @@ def variance_bars(
         ratio = f"{intra / inter:.2g}" if inter > 0 else "∞"
         axes.text(inter + intra, row, f"  intra / inter {ratio}", va="center", fontsize=8, color=FAINT)
     axes.set_yticks(range(len(splits)), [method_name(model) for model in splits], color=INK, fontsize=8.5)
-    axes.set(ylim=(len(splits) - 0.45, -0.75), xlabel="variance of unit features", xlim=(0, 1.32 * max(a + b for a, b in splits.values())))
+    axes.set(ylim=(len(splits) - 0.45, -0.75), xlabel="variance of unit features", xlim=(0, 1.4 * max(a + b for a, b in splits.values())))
     keys = [Rectangle((0, 0), 1, 1, facecolor=FAINT), Rectangle((0, 0), 1, 1, facecolor=FAINT, alpha=0.4, hatch="////", edgecolor=PAPER)]
     axes.legend(keys, ["inter: between videos", "intra: within videos"], frameon=False, fontsize=8, labelcolor=INK, ncols=2,
                 loc="lower left", bbox_to_anchor=(0, 1 - 0.02 / len(splits)), borderaxespad=0)  # fmt: skip
     return figure
 
-# %% ../nbs/14_plots.ipynb #4dbc40fa
+# %% ../nbs/14_plots.ipynb #d3ca5bb9
 def metric_bars(
     values: Mapping[str, Mapping[str, Sequence[float]]],  # metric -> model -> one value a seed
     chance: Mapping[str, float] | None = None,  # metric -> what guessing gives
@@ -529,12 +530,15 @@ def metric_bars(
             axes.scatter(column + spread, seeds, s=16, color=PAPER, edgecolors=INK, linewidths=0.9, zorder=3)
         if chance and metric in chance and np.isfinite(chance[metric]):
             axes.axhline(chance[metric], color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=4)
+        low, high = axes.get_ylim()
+        if high - low < 0.05:  # differences in the third decimal shall not fill the panel
+            axes.set_ylim(low, low + 0.05)
         axes.set_xticks(range(len(models)), [method_name(m) for m in models], rotation=35, ha="right", rotation_mode="anchor", color=INK)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #2aa98656
+# %% ../nbs/14_plots.ipynb #3a586763
 RELATIONS = {"action": (GOOD, "✓ same action"), "video": (SAME, "= same video"), "other": (BAD, "✗ other")}
 
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'MAP_SCRIPT', 'STYLE', 'SECTIONS', 'LeftOut', 'Run', 'read_run', 'Model', 'group_runs', 'moving_thumbnail',
-           'scaled', 'Videos', 'escape', 'plate', 'table', 'Page', 'Column', 'shown', 'ahead', 'section_table',
-           'section_sampled', 'section_losses', 'segment_grams', 'section_shuffle_rank', 'first_of_each', 'relation',
-           'section_ranking', 'map_data', 'inline_json', 'section_map', 'section_variance', 'section_protocol',
-           'section_again', 'write_report']
+           'scaled', 'Videos', 'escape', 'readable', 'plate', 'table', 'Page', 'Column', 'shown', 'ahead',
+           'section_table', 'section_sampled', 'section_losses', 'segment_grams', 'section_shuffle_rank',
+           'first_of_each', 'relation', 'section_ranking', 'map_data', 'inline_json', 'section_map', 'section_variance',
+           'section_protocol', 'section_again', 'write_report']
 
-# %% ../nbs/17_report.ipynb #e805a970
+# %% ../nbs/17_report.ipynb #2ab6761e
 import html
 import io
 import json
@@ -40,7 +40,7 @@ from .shuffle_rank import rank_accuracy, shuffle_rank_floor
 from .training import TrainConfig, batch_inputs, create_method, load_run, read_config, read_log
 from .video import VideoError, VideoReader
 
-# %% ../nbs/17_report.ipynb #12e601d0
+# %% ../nbs/17_report.ipynb #c49021f5
 class LeftOut(Exception):
     "A picture that cannot be drawn from what there is; the text says why."
 
@@ -79,7 +79,7 @@ def read_run(
     seed = result.seed if result else config.seed if config else 0
     return Run(path, method, seed, config, log if log is not None and len(log) else None, result, features.get("train"), features.get("test"))
 
-# %% ../nbs/17_report.ipynb #69144f4c
+# %% ../nbs/17_report.ipynb #7e0bacdc
 _NOT_THE_MODEL = ("seed", "out", "data", "resume", "workers", "threads", "recipe", "device", "keep", "checkpoint_every", "tensorboard", "log_every", "clips.backend", "clips.cache")
 _ORDER = list(plots.METHOD_STYLE)
 
@@ -145,7 +145,7 @@ def group_runs(
     rank = {method: i for i, method in enumerate(_ORDER)}
     return sorted(models, key=lambda model: rank.get(model.first.method, len(rank)))
 
-# %% ../nbs/17_report.ipynb #26c21c71
+# %% ../nbs/17_report.ipynb #4a5c05cb
 def moving_thumbnail(
     frames: NDArray[np.uint8],  # (T, H, W, 3)
     milliseconds: int = 120,  # each frame's time
@@ -166,7 +166,7 @@ def scaled(
     height = max(1, round(frames.shape[1] * width / frames.shape[2]))
     return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)) for frame in frames])
 
-# %% ../nbs/17_report.ipynb #ab6838c9
+# %% ../nbs/17_report.ipynb #bbb9a0f5
 class Videos:
     "The video files of a set of features: frames and thumbnails of those that still exist, made once each."
 
@@ -237,16 +237,23 @@ class Videos:
         table = self.manifest.table.drop_duplicates("path").set_index("path")
         if not set(paths) <= set(table.index):
             return {}
-        rows = table.loc[list(paths)]
+        rows = table.loc[list(paths)].select_dtypes(exclude="float")
         known = {"label", "group", "split", "frames", "fps", "width", "height", "sha256"}
         return {str(c): rows[c].astype(str).tolist() for c in rows.columns if c not in known and 1 < rows[c].astype(str).nunique() <= most}
 
-# %% ../nbs/17_report.ipynb #d7f4d988
+# %% ../nbs/17_report.ipynb #f3873a65
 def escape(
     text: object,  # anything with a text form
 ) -> str:  # safe inside HTML, also inside an attribute
     "A text as HTML."
     return html.escape(str(text), quote=True)
+
+
+def readable(
+    name: object,  # a class or column name, such as "sit_down"
+) -> str:  # not yet escaped
+    "A name as people write it, so that it can break over two lines."
+    return str(name).replace("_", " ")
 
 
 def plate(
@@ -271,7 +278,7 @@ def table(
     )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
-# %% ../nbs/17_report.ipynb #900a575d
+# %% ../nbs/17_report.ipynb #8376334b
 @dataclass(eq=False)
 class Page:
     "What the sections of a report share."
@@ -285,9 +292,12 @@ class Page:
         figure: Any,  # a matplotlib figure
         words: str,  # what a screen reader says
     ) -> str:  # HTML
-        "A figure as a drawing in the page's own colours."
+        "A figure as a drawing in the page's own colours, neither so small that its text cannot be read nor blown up."
         self.drawings += 1
-        return plots.svg(figure, f"d{self.drawings}-").replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)
+        drawing = plots.svg(figure, f"d{self.drawings}-")
+        points = float(drawing.split('viewBox="', 1)[1].split()[2])
+        size = f"width:min(100%,{1.65 * points:.0f}px);min-width:{0.98 * points:.0f}px"
+        return drawing.replace('<svg style="', f'<svg role="img" aria-label="{escape(words)}" style="{size};', 1)
 
     def thumbnail(
         self,
@@ -309,7 +319,7 @@ class Page:
             raise LeftOut("no run holds features: results/features_train.npz and results/features_test.npz are written by ivdr evaluate")
         return found
 
-# %% ../nbs/17_report.ipynb #aff752bf
+# %% ../nbs/17_report.ipynb #6134d7ae
 @dataclass(frozen=True)
 class Column:
     "One figure of the headline table."
@@ -354,7 +364,7 @@ def ahead(
             return name
     return None
 
-# %% ../nbs/17_report.ipynb #3eff6f0a
+# %% ../nbs/17_report.ipynb #928370da
 def _chance(models: Sequence[Model], column: Column) -> float | None:
     "What guessing gives in a column."
     for model in models:
@@ -378,9 +388,10 @@ def section_table(page: Page) -> str:
         cells = [f'<b>{text}</b> <span title="every seed above every seed of all others">▲</span>' if winners[c] == model.name else text
                  for c in columns for text in [shown(model.values(c.task, c.figure), c.percent)]]  # fmt: skip
         rows.append([f'<span class="dot" style="background:{model.colour}"></span>{escape(model.name)}', *cells, str(len(model.runs))])
-    bars = plots.metric_bars({c.title: {m.name: m.values(c.task, c.figure) for m in models} for c in columns},
-                             {c.title: g for c in columns if (g := guess[c]) is not None},
-                             colours={m.name: m.colour for m in models})  # fmt: skip
+    scale = {c: 100 if c.percent else 1 for c in columns}
+    titles = {c: c.title + (" %" if c.percent else "") for c in columns}
+    bars = plots.metric_bars({titles[c]: {m.name: [scale[c] * v for v in m.values(c.task, c.figure)] for m in models} for c in columns},
+                             {titles[c]: scale[c] * g for c in columns if (g := guess[c]) is not None}, colours={m.name: m.colour for m in models})  # fmt: skip
     return (table(["", *[escape(c.title) for c in columns], "seeds"], rows, ["chance"] + [""] * len(models))
             + _verdict(page, models, winners)
             + plate(page.draw(bars, "bars of the table's figures with chance lines"),
@@ -407,7 +418,7 @@ def _verdict(page: Page, models: Sequence[Model], winners: Mapping[Column, str |
             "In the other columns the seeds overlap." if clear else "In every column the seeds of the models overlap: the table names no winner.")  # fmt: skip
     return f'<p class="verdict">{text}{size}</p>'
 
-# %% ../nbs/17_report.ipynb #a83bd374
+# %% ../nbs/17_report.ipynb #3bc763ea
 def _images(frames: NDArray[np.uint8], marks: Sequence[str] | None = None, words: str = "") -> str:
     "Frames as a strip that wraps on a narrow screen; marks are CSS colours, one a frame."
     cells = []
@@ -491,7 +502,7 @@ def _sampled_by(page: Page, run: Run, method: Method, videos: VideoClips, augmen
             + '<p class="look"><b>What to look for.</b> The clips after augmentation, as the network sees them. Crop and colours change from clip to clip, '
               "but not within one. If the frames of a clip hardly differ, there is no time to learn from.</p>")  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #249d23b8
+# %% ../nbs/17_report.ipynb #4e1cb6bc
 def section_losses(page: Page) -> str:
     "Loss curves and diagnostics of every model that was trained."
     parts = []
@@ -514,7 +525,7 @@ def section_losses(page: Page) -> str:
         shown_too = [column for column in ("sr_accuracy", "slot_cosine", "clip_accuracy") if column in log]
         if shown_too:
             picture += page.draw(plots.loss_curves(log, terms=shown_too), f"diagnostics of {model.name}")
-            words += " Lower row: how often the right partner was found, and how alike the slots are (1: collapsed into one)."
+            words += " Below: how often the right partner was found" + (", and how alike the slots are (1: collapsed into one)." if "slot_cosine" in log else ".")
         parts.append(plate(picture, words))
     if not parts:
         raise LeftOut("no run has a log.csv with losses (an untrained network has none)")
@@ -530,7 +541,7 @@ def _left_floor(log: pd.DataFrame, floor: float, margin: float = 0.9) -> str:
         return "<strong>Here it never left the floor.</strong>"
     return f"Here the running mean left it at step {int(read['step'].iloc[below[0]]):,} and ended at {mean[-1]:.3f}."
 
-# %% ../nbs/17_report.ipynb #af7dfbfd
+# %% ../nbs/17_report.ipynb #54b061d0
 @torch.no_grad()
 def segment_grams(
     method: Method,  # one with a series head, such as IIVDR
@@ -574,7 +585,7 @@ def section_shuffle_rank(page: Page, n_videos: int = 16) -> str:
             picture = page.draw(plots.shuffle_rank_matrices(before, after), f"similarity of segments, {model.name}, {name}")
             words = (f"<b>{escape(model.name)}, {name}.</b> Mean over {len(paths)} test videos. <em>q</em>: segments of the clip; "
                      f"<em>p</em>: of its copy with the segments moved on by one. Ranked right: <strong>{100 * right:.0f} %</strong> "
-                     f"(blind slots: {100 / len(before[0]) * 2:.0f} % at best).")  # fmt: skip
+                     "(slots that ignore the video: 0 %, since every copy here is really shuffled).")  # fmt: skip
             if name == "trained":
                 words += (" <b>What to look for.</b> In the block where q meets p: has the network read the segments, then the warm fields lie "
                           "<em>off</em> that block's diagonal before unshuffling and <em>on</em> it after. If the left and the right matrix look alike, its slots ignore the order.")  # fmt: skip
@@ -593,7 +604,7 @@ def _central_clip(videos: Videos, path: str, config: TrainConfig) -> torch.Tenso
         raise LeftOut(f"{path}: {getattr(error, 'reason', 'the file is not there any more')}") from error
     return centre_crop(resize_clips(frames[None], _frame_size(config))[:, None], config.clips.size)[:, 0]
 
-# %% ../nbs/17_report.ipynb #c24e2e2b
+# %% ../nbs/17_report.ipynb #39c04127
 def first_of_each(
     labels: Sequence[str] | NDArray[Any],  # one an item
     most: int = 6,  # items at most
@@ -615,7 +626,7 @@ def relation(
         return "video"
     return "action" if query.classes[query.targets[q]] == gallery.classes[gallery.targets[g]] else "other"
 
-# %% ../nbs/17_report.ipynb #fd84b9e0
+# %% ../nbs/17_report.ipynb #abe89025
 def section_ranking(page: Page, n_queries: int = 6, k: int = 5) -> str:
     "Queries and their nearest neighbours, for each model side by side, as moving thumbnails."
     models = page.measured()
@@ -631,7 +642,7 @@ def section_ranking(page: Page, n_queries: int = 6, k: int = 5) -> str:
     cards = []
     for q in first_of_each(base.labels, n_queries):
         rows = [_ranked_row(page, model, q, rankings[model.name][q]) for model in models if model.name in rankings]
-        cards.append(f'<article class="query"><header>{page.thumbnail(base.paths[q], "query")}<p><small>query</small><br><b>{escape(base.labels[q])}</b>'
+        cards.append(f'<article class="query"><header>{page.thumbnail(base.paths[q], "query")}<p><small>query</small><br><b>{escape(readable(base.labels[q]))}</b>'
                      f"<br><small>{escape(base.groups[q])}</small></p></header><div>{''.join(rows)}</div></article>")  # fmt: skip
     keys = "".join(f'<span class="key"><i style="background:{colour}"></i>{escape(name)}</span>' for colour, name in plots.RELATIONS.values())
     scene = _scene_of(page)
@@ -660,12 +671,12 @@ def _ranked_row(page: Page, model: Model, q: int, ranked: NDArray[np.int64]) -> 
         colour, words = plots.RELATIONS[relation(test, q, train, g)]
         same = column is not None and test.paths[q] in scenes and scenes[test.paths[q]] == scenes.get(train.paths[g])
         chip = f'<span class="chip">{escape(column)}</span>' if same else ""
-        label = f'<span style="color:{colour}">{words[0]}</span> {escape(train.labels[g])}'
-        cells.append(f'<li style="border-color:{colour}" title="{escape(words)}">{page.thumbnail(train.paths[g], words)}<small>{label}{chip}</small></li>')
+        label = f'<b style="color:{colour}">{words[0]}</b>&nbsp;{escape(readable(train.labels[g]))}'
+        cells.append(f'<li title="{escape(words)}"><div style="border-color:{colour}">{page.thumbnail(train.paths[g], words)}</div><small>{label}</small>{chip}</li>')
     return (f'<section><h4><span class="dot" style="background:{model.colour}"></span>{escape(model.name)}</h4>'
             f'<ol class="ranked">{"".join(cells)}</ol></section>')  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #8f58d1ce
+# %% ../nbs/17_report.ipynb #560cdb36
 def map_data(
     models: Sequence[Model],  # whose first runs hold features of the same test videos
     videos: Videos,  # for thumbnails and factors
@@ -680,7 +691,11 @@ def map_data(
     names: dict[str, list[str]] = {"action": [str(base.labels[i]) for i in chosen]}
     if 1 < len(set(base.groups)) <= 40:
         names["group"] = [base.groups[i] for i in chosen]
-    names |= {key: values for key, values in videos.factors(paths).items() if values != names.get("group")}
+    for key, values in videos.factors(paths).items():
+        if values == names.get("group"):  # the manifest knows what a group is: a person, say
+            names = {key if name == "group" else name: given for name, given in names.items()}
+        elif values not in names.values():
+            names[key] = values
     colourings = []
     for key, values in names.items():
         palette = plots.category_colours(values)
@@ -708,7 +723,7 @@ def inline_json(
     "JSON that cannot end the script element it stands in."
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
-# %% ../nbs/17_report.ipynb #4a60cfb0
+# %% ../nbs/17_report.ipynb #3e59ee0a
 def section_map(page: Page) -> str:
     "Interactive maps of the test clips, one a model, with one choice of colour for all."
     from plotly.offline import get_plotlyjs
@@ -728,7 +743,7 @@ def section_map(page: Page) -> str:
             f'<script type="application/json" id="map-data">{inline_json(data)}</script>'
             f"<script>{get_plotlyjs()}</script><script>{MAP_SCRIPT}</script>")  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #fc4ff4a2
+# %% ../nbs/17_report.ipynb #da5a60fa
 MAP_SCRIPT = """
 (() => {
   const D = JSON.parse(document.getElementById('map-data').textContent), $ = id => document.getElementById(id);
@@ -775,7 +790,7 @@ MAP_SCRIPT += """
 })();
 """
 
-# %% ../nbs/17_report.ipynb #ef7297cb
+# %% ../nbs/17_report.ipynb #542e48d7
 def section_variance(page: Page) -> str:
     "The inter/intra split as bars, and the clip similarities behind it."
     splits = {}
@@ -808,7 +823,7 @@ def _clip_gram(page: Page, model: Model, n_videos: int = 6) -> str:
     borders = [test.clips.shape[1] * i for i in range(1, len(chosen))]
     return page.draw(plots.similarity_matrix(rows @ rows.T, borders=borders, numbers=False), f"clip similarities of {model.name}")
 
-# %% ../nbs/17_report.ipynb #fa013a7e
+# %% ../nbs/17_report.ipynb #13011b7f
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " × ".join(map(str, value)) if len(value) == 2 else ", ".join(map(str, value))
@@ -818,17 +833,22 @@ def _plain(value: Any) -> str:
 
 
 def section_protocol(page: Page) -> str:
-    "Everything that the numbers depend on, model by model."
-    rows: dict[str, list[str]] = {}
-    for column, model in enumerate(page.models):
-        for name, value in _protocol(model).items():
-            rows.setdefault(name, ["–"] * len(page.models))[column] = value
-    alike = {name: cells[0] for name, cells in rows.items() if len(set(cells)) == 1}
-    differing = {name: cells for name, cells in rows.items() if name not in alike}
-    parts = []
+    "Everything that the numbers depend on: first what differs between the models, then what is the same."
+    parts = ["<h3>The runs</h3>" + table(["", "seed", "steps", "measured at (UTC)", "folder"], [
+        [escape(model.name), str(run.seed), f"{int(run.log['step'].max()):,}" if run.log is not None else "0",
+         escape(run.result.created[:16].replace("T", " ")) if run.result else "–", f"<code>{escape(run.path)}</code>"]
+        for model in page.models for run in model.runs])]  # fmt: skip
+    facts = [_facts(model) for model in page.models]
+    names = list(dict.fromkeys(name for own in facts for name in own))
+    alike = {name: facts[0][name] for name in names if len({own.get(name) for own in facts}) == 1}
+    differing = [name for name in names if name not in alike]
     if differing:
-        parts.append("<h3>What differs</h3>" + table(["", *[escape(m.name) for m in page.models]], [[escape(n), *map(escape, c)] for n, c in differing.items()]))
-    parts.append("<h3>The same for all</h3>" + table(["", "value"], [[escape(n), escape(v)] for n, v in alike.items()]))
+        rows = [[escape(": ".join(name)), *[escape(own.get(name, "–")) for own in facts]] for name in differing]
+        parts.append("<h3>What differs between the models</h3>" + table(["", *[escape(m.name) for m in page.models]], rows))
+    parts.append("<h3>What is the same for all</h3>")
+    for part in dict.fromkeys(part for part, _ in alike):
+        entries = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for (own, name), value in alike.items() if own == part)
+        parts.append(f'<h4>{escape(part)}</h4><dl class="facts">{entries}</dl>')
     for model in page.models:
         for run in model.runs:
             if (run.path / "config.yaml").is_file():
@@ -837,23 +857,25 @@ def section_protocol(page: Page) -> str:
     return "".join(parts)
 
 
-def _protocol(model: Model) -> dict[str, str]:
-    "Name and value of everything a model's numbers depend on."
-    run, rows = model.first, {}
-    rows["seeds"] = ", ".join(str(r.seed) for r in model.runs)
+def _facts(model: Model) -> dict[tuple[str, str], str]:
+    "Everything a model's numbers depend on: (part, name) -> value."
+    run, facts = model.first, {}
+
+    def note(part: str, values: Mapping[str, Any]) -> None:
+        facts.update({(part, readable(name)): _plain(value) for name, value in values.items()})
+
     if run.result:
-        rows |= {"backbone": run.result.backbone, "weights of the backbone": f"{run.result.parameters:,}" if run.result.parameters else "–",
-                 "residual blocks": _plain(run.result.blocks)}  # fmt: skip
-        rows |= {f"measured: {key.replace('_', ' ')}": _plain(value) for key, value in asdict(run.result.protocol).items()}
-        rows |= {"manifest hash": run.result.manifest_hash, "measured on": run.result.created}
-        rows |= {f"version: {name}": value for name, value in run.result.versions.items()}
+        note("measurement", {"manifest hash": run.result.manifest_hash, **asdict(run.result.protocol)})
+        note("network", {"backbone": run.result.backbone, "weights": f"{run.result.parameters:,}" if run.result.parameters else None, "residual blocks": run.result.blocks})
     if run.config:
-        c = run.config
-        rows |= {"epochs": str(c.epochs), "batch size": str(c.batch_size), "precision": c.precision, "steps done": f"{int(run.log['step'].max()):,}" if run.log is not None else "0"}
-        rows |= {f"clips: {key.replace('_', ' ')}": _plain(value) for key, value in asdict(c.clips).items()}
-        rows |= {f"optimiser: {key.replace('_', ' ')}": _plain(value) for key, value in asdict(c.optim).items()}
-        rows |= {"method options": _plain(c.method_options), "backbone options": _plain(c.backbone_options)}
-    return rows
+        note("network", {"backbone": run.config.backbone, **run.config.backbone_options})
+        note("training", {name: getattr(run.config, name) for name in ("epochs", "batch_size", "grad_accum", "precision", "recipe")})
+        note("method", run.config.method_options)
+        note("training clips", asdict(run.config.clips))
+        note("optimiser", asdict(run.config.optim))
+    if run.result:
+        note("versions", run.result.versions)
+    return facts
 
 
 def section_again(page: Page) -> str:
@@ -872,42 +894,130 @@ def section_again(page: Page) -> str:
     text = "".join(f"<h3>{title}</h3><pre>{escape(chr(10).join(lines))}</pre>" for title, lines in (("These commands made the numbers", made), ("Run by run, again", again)) if lines)
     return text + "<p>On the same machine and versions, the same seed gives the same weights. Another machine rounds differently, and training amplifies it: expect the spread over seeds, not equality.</p>"
 
-# %% ../nbs/17_report.ipynb #d0bb4d91
+# %% ../nbs/17_report.ipynb #8386990c
 STYLE = """
-:root { --ink:#22262e; --faint:#656c78; --grid:#e3e6ea; --paper:#ffffff; --ground:#f5f6f8; --accent:#b36b00; --font:system-ui; color-scheme:light dark; }
-@media (prefers-color-scheme:dark) { :root { --ink:#e8eaee; --faint:#9aa2ae; --grid:#343a44; --paper:#1b1f26; --ground:#12151a; --accent:#f0b04a; } }
-* { box-sizing:border-box } html { scroll-behavior:smooth; scroll-padding-top:3.5rem; -webkit-text-size-adjust:100% }
-body { margin:0; background:var(--ground); color:var(--ink); font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif; }
-h1 { font-size:clamp(1.6rem,4.5vw,2.5rem); line-height:1.15; margin:0 0 .4rem; letter-spacing:-.02em } h2 { font-size:1.35rem; margin:0 0 .8rem; letter-spacing:-.01em }
-h3 { font-size:1.05rem; margin:1.4rem 0 .5rem } h4 { font-size:.85rem; margin:.7rem 0 .3rem; font-weight:600 } small { color:var(--faint); font-size:.78rem }
-.hero { background:#14171d; color:#f2f3f5; padding:1.6rem 0 0; overflow:hidden } .hero>div { max-width:1240px; margin:auto; padding:0 1.4rem 1.2rem } .hero p { margin:.2rem 0; color:#b6bcc6; max-width:62ch }
-.film { display:flex; gap:6px; padding:15px 6px; background:#05060a; background-image:radial-gradient(#0000 0 0),linear-gradient(#0000 0 0); position:relative; overflow:hidden }
-.film::before,.film::after { content:""; position:absolute; left:0; right:0; height:7px; background:repeating-linear-gradient(90deg,#e9eaec 0 9px,#0000 9px 22px); opacity:.75 } .film::before { top:4px } .film::after { bottom:4px }
-.film img { height:74px; width:auto; display:block; border-radius:2px; flex:none }
-.layout { max-width:1240px; margin:auto; padding:1.2rem 1.4rem 4rem; display:grid; grid-template-columns:190px minmax(0,1fr); gap:2rem }
-nav ol { list-style:none; margin:0; padding:0; position:sticky; top:1.2rem; font-size:.9rem } nav a { display:block; padding:.28rem .6rem; color:var(--faint); text-decoration:none; border-left:2px solid var(--grid) } nav a:hover,nav a:focus { color:var(--ink); border-color:var(--accent) }
-main>section { background:var(--paper); border:1px solid var(--grid); border-radius:12px; padding:1.3rem 1.5rem; margin-bottom:1.3rem }
-.plate { display:grid; grid-template-columns:minmax(0,1.75fr) minmax(0,1fr); gap:1.2rem; align-items:center; margin:1rem 0 } .plate.wide { grid-template-columns:minmax(0,1fr) } .picture svg { width:100%; height:auto; display:block }
-figcaption,.look { font-size:.9rem; color:var(--faint) } figcaption b,.look b,figcaption strong { color:var(--ink) } .look { max-width:75ch }
-.scroll { overflow-x:auto } table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-numeric:tabular-nums } th,td { text-align:right; padding:.45rem .7rem; border-bottom:1px solid var(--grid); white-space:nowrap } th:first-child { text-align:left } thead th { color:var(--faint); font-weight:500; font-size:.82rem } tbody th { font-weight:600 } tr.chance th,tr.chance td { color:var(--faint); font-weight:400; font-style:italic } .sd { color:var(--faint); font-size:.85em }
-"""
-STYLE += """
-.dot { display:inline-block; width:.7em; height:.7em; border-radius:50%; margin-right:.45em } .verdict { border-left:3px solid var(--accent); padding:.2rem 0 .2rem .9rem; margin:1.1rem 0; max-width:75ch }
-.missing { background:repeating-linear-gradient(135deg,#0000 0 10px,color-mix(in srgb,var(--grid) 45%,#0000) 10px 20px); border:1px dashed var(--faint); border-radius:8px; padding:.8rem 1rem; color:var(--faint) } .gone { display:grid; place-content:center; text-align:center; aspect-ratio:4/3; width:100%; min-width:56px; background:var(--grid); color:var(--faint); font-size:.62rem; line-height:1.2 }
-.strips { margin-top:.4rem } .strip { display:grid; grid-template-columns:repeat(8,minmax(0,1fr)); gap:4px } .strip img { width:100%; display:block; border-bottom:4px solid #0000 }
-.keys,.legend { display:flex; flex-wrap:wrap; gap:.3rem 1rem; font-size:.82rem; color:var(--faint) } .key i { display:inline-block; width:.75rem; height:.75rem; border-radius:3px; margin-right:.4rem; vertical-align:-1px } .key.scale i { width:9rem }
-.queries { display:grid; gap:1rem } .query { display:grid; grid-template-columns:118px minmax(0,1fr); gap:1rem; border:1px solid var(--grid); border-radius:10px; padding:.9rem } .query header { font-size:.9rem; line-height:1.3 } .query header img,.query header .gone { width:100%; border-radius:6px; display:block } .query header p { margin:.4rem 0 0; overflow-wrap:anywhere }
-.query>div { display:grid; grid-template-columns:repeat(auto-fit,minmax(230px,1fr)); gap:.4rem 1.2rem } .query h4 { margin-top:0 } .ranked { display:grid; grid-template-columns:repeat(5,minmax(0,1fr)); gap:5px; list-style:none; margin:0; padding:0 } .ranked li { border-bottom:4px solid; border-radius:3px; min-width:0; overflow:hidden } .ranked img { width:100%; display:block; border-radius:3px 3px 0 0 } .ranked small { display:block; font-size:.66rem; line-height:1.25; padding:2px 0 3px; overflow-wrap:anywhere; color:var(--ink) } .chip { display:inline-block; border:1px solid var(--faint); border-radius:6px; padding:0 3px; font-size:.58rem; color:var(--faint); margin-left:2px }
-.controls { display:flex; flex-wrap:wrap; gap:.5rem 1.4rem; margin:.8rem 0 } select { font:inherit; font-size:.92rem; padding:.25rem .5rem; border-radius:7px; border:1px solid var(--faint); background:var(--paper); color:var(--ink) }
-.maps,.grams { display:grid; grid-template-columns:repeat(auto-fit,minmax(240px,1fr)); gap:1rem; margin-top:.6rem } .map { border:1px solid var(--grid); border-radius:10px; padding:.5rem .7rem } .plot { height:300px } .grams svg { width:100%; height:auto }
-.inspector { display:flex; align-items:center; gap:1rem; min-height:92px; margin-top:.7rem; padding:.6rem .9rem; border-radius:10px; background:var(--ground); color:var(--faint); font-size:.9rem } .inspector img { width:112px; border-radius:6px } .inspector p { margin:0; overflow-wrap:anywhere } .inspector b { color:var(--ink) }
-pre { background:var(--ground); padding:.8rem 1rem; border-radius:8px; overflow-x:auto; font-size:.8rem } details { margin:.5rem 0 } summary { cursor:pointer; color:var(--faint); font-size:.9rem } footer { color:var(--faint); font-size:.82rem; text-align:center; padding:1rem }
-@media (max-width:860px) { .layout { grid-template-columns:minmax(0,1fr); padding:0 .7rem 2rem; gap:.8rem } nav { position:sticky; top:0; z-index:9; background:var(--ground); margin:0 -.7rem } nav ol { position:static; display:flex; overflow-x:auto; padding:.5rem .7rem; gap:.2rem; scrollbar-width:none } nav a { white-space:nowrap; border-left:0; background:var(--paper); border:1px solid var(--grid); border-radius:99px; padding:.2rem .7rem }
-  main>section { padding:1rem .9rem; border-radius:10px } .plate { grid-template-columns:minmax(0,1fr); gap:.5rem } .strip { grid-template-columns:repeat(4,minmax(0,1fr)) } .query { grid-template-columns:minmax(0,1fr) } .query header { display:flex; gap:.8rem; align-items:center } .query header img,.query header .gone { width:96px } .hero>div { padding:0 .9rem 1rem } th,td { padding:.4rem .5rem } }
-@media print { body,main>section { background:#fff } .hero { background:#fff; color:#000; -webkit-print-color-adjust:exact } .film,nav,.controls,.inspector { display:none } .layout { display:block; padding:0 } main>section { border:0; padding:0 } .plate,.query,.map { break-inside:avoid } details { display:none } }
+:root { --ink:#22262e; --faint:#656c78; --grid:#e3e6ea; --paper:#ffffff; --ground:#f5f6f8; --accent:#b36b00; --font:system-ui; color-scheme:light dark }
+@media (prefers-color-scheme:dark) {
+  :root { --ink:#e8eaee; --faint:#9aa2ae; --grid:#343a44; --paper:#1b1f26; --ground:#12151a; --accent:#f0b04a }
+}
+* { box-sizing:border-box }
+html { scroll-behavior:smooth; scroll-padding-top:3.5rem; -webkit-text-size-adjust:100% }
+body { margin:0; background:var(--ground); color:var(--ink); font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif }
+h1 { font-size:clamp(1.6rem,4.5vw,2.5rem); line-height:1.15; margin:0 0 .4rem; letter-spacing:-.02em }
+h2 { font-size:1.35rem; margin:0 0 .8rem; letter-spacing:-.01em }
+h3 { font-size:1.05rem; margin:1.5rem 0 .5rem }
+h4 { font-size:.85rem; margin:.7rem 0 .3rem; font-weight:600 }
+small { color:var(--faint); font-size:.78rem }
+.hero { background:#14171d; color:#f2f3f5; padding-top:1.7rem; overflow:hidden }
+.head { max-width:1240px; margin:auto; padding:0 1.4rem 1.2rem }
+.hero p { margin:.2rem 0; color:#b6bcc6 }
+.film { display:flex; gap:6px; padding:17px 6px; background:#05060a; position:relative; justify-content:safe center }
+.film::before, .film::after { content:""; position:absolute; left:0; right:0; height:7px; opacity:.75;
+  background:repeating-linear-gradient(90deg,#e9eaec 0 9px,#0000 9px 22px) }
+.film::before { top:5px }
+.film::after { bottom:5px }
+.film img { height:74px; width:auto; display:block; border-radius:2px }
+.film picture { flex:none }
 """
 
-# %% ../nbs/17_report.ipynb #38c8b85d
+# %% ../nbs/17_report.ipynb #8fb22f59
+STYLE += """
+.layout { max-width:1240px; margin:auto; padding:1.2rem 1.4rem 4rem; display:grid; grid-template-columns:190px minmax(0,1fr); gap:2rem }
+nav ol { list-style:none; margin:0; padding:0; position:sticky; top:1.2rem; font-size:.9rem }
+nav a { display:block; padding:.28rem .6rem; color:var(--faint); text-decoration:none; border-left:2px solid var(--grid) }
+nav a:hover, nav a:focus { color:var(--ink); border-color:var(--accent) }
+main>section { background:var(--paper); border:1px solid var(--grid); border-radius:12px; padding:1.3rem 1.5rem; margin-bottom:1.3rem }
+.plate { display:grid; grid-template-columns:minmax(0,1.75fr) minmax(0,1fr); gap:1.4rem; align-items:center; margin:1rem 0 }
+.plate.wide { grid-template-columns:minmax(0,1fr) }
+.picture { overflow-x:auto }
+.picture svg, .grams svg { height:auto; display:block; margin:auto }
+figcaption, .look { font-size:.9rem; color:var(--faint) }
+figcaption b, .look b, figcaption strong { color:var(--ink) }
+.look { max-width:78ch }
+.scroll { overflow-x:auto }
+table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-numeric:tabular-nums }
+th, td { text-align:right; padding:.45rem .7rem; border-bottom:1px solid var(--grid); white-space:nowrap }
+th:first-child { text-align:left; position:sticky; left:0; background:var(--paper) }
+thead th { color:var(--faint); font-weight:500; font-size:.82rem }
+tbody th { font-weight:600 }
+tr.chance th, tr.chance td { color:var(--faint); font-weight:400; font-style:italic }
+.sd { color:var(--faint); font-size:.85em }
+.dot { display:inline-block; width:.7em; height:.7em; border-radius:50%; margin-right:.45em }
+.verdict { border-left:3px solid var(--accent); padding:.2rem 0 .2rem .9rem; margin:1.1rem 0; max-width:78ch }
+.missing { border:1px dashed var(--faint); border-radius:8px; padding:.8rem 1rem; color:var(--faint);
+  background:repeating-linear-gradient(135deg,#0000 0 10px,color-mix(in srgb,var(--grid) 45%,#0000) 10px 20px) }
+.gone { display:grid; place-content:center; text-align:center; aspect-ratio:4/3; width:100%; background:var(--grid); color:var(--faint);
+  font-size:.62rem; line-height:1.2 }
+"""
+
+# %% ../nbs/17_report.ipynb #fc1b88af
+STYLE += """
+.strip { display:grid; grid-template-columns:repeat(8,minmax(0,1fr)); gap:4px }
+.strip img { width:100%; display:block; border-bottom:4px solid #0000 }
+.keys, .legend { display:flex; flex-wrap:wrap; gap:.3rem 1rem; font-size:.82rem; color:var(--faint) }
+.key i { display:inline-block; width:.75rem; height:.75rem; border-radius:3px; margin-right:.4rem; vertical-align:-1px }
+.key.scale i { width:9rem }
+.queries { display:grid; gap:1rem }
+.query { display:grid; grid-template-columns:118px minmax(0,1fr); gap:1.2rem; border:1px solid var(--grid); border-radius:10px; padding:.9rem }
+.query header { font-size:.9rem; line-height:1.3 }
+.query header img, .query header .gone { width:100%; border-radius:6px; display:block }
+.query header p { margin:.4rem 0 0; overflow-wrap:anywhere }
+.query>div { display:grid; grid-template-columns:repeat(auto-fit,minmax(225px,1fr)); gap:.5rem 1.4rem }
+.query h4 { margin-top:0 }
+.ranked { display:grid; grid-template-columns:repeat(5,minmax(0,1fr)); gap:5px; list-style:none; margin:0; padding:0 }
+.ranked div { border-bottom:4px solid; border-radius:3px; overflow:hidden }
+.ranked img { width:100%; display:block }
+.ranked small { display:block; font-size:.68rem; line-height:1.25; padding:2px 0; overflow-wrap:break-word; hyphens:auto; color:var(--ink) }
+.chip { display:inline-block; border:1px solid var(--grid); border-radius:6px; padding:0 4px; font-size:.6rem; color:var(--faint) }
+.controls { display:flex; flex-wrap:wrap; gap:.5rem 1.4rem; margin:.8rem 0 }
+select { font:inherit; font-size:.92rem; padding:.25rem .5rem; border-radius:7px; border:1px solid var(--faint); background:var(--paper); color:var(--ink) }
+.maps, .grams { display:grid; grid-template-columns:repeat(auto-fit,minmax(240px,1fr)); gap:1rem; margin-top:.6rem }
+.map { border:1px solid var(--grid); border-radius:10px; padding:.5rem .7rem; min-width:0 }
+.plot { height:300px }
+.grams svg { width:100% !important; min-width:0 !important }
+.inspector { display:flex; align-items:center; gap:1rem; min-height:104px; margin-top:.7rem; padding:.6rem .9rem; border-radius:10px;
+  background:var(--ground); color:var(--faint); font-size:.9rem }
+.inspector img { width:112px; border-radius:6px }
+.inspector p { margin:0; overflow-wrap:anywhere }
+.inspector b { color:var(--ink) }
+"""
+
+# %% ../nbs/17_report.ipynb #c3fd01d8
+STYLE += """
+.facts { display:grid; grid-template-columns:repeat(auto-fill,minmax(235px,1fr)); gap:.1rem 1.6rem; margin:0; font-size:.86rem }
+.facts div { display:flex; justify-content:space-between; gap:1rem; border-bottom:1px solid var(--grid); padding:.22rem 0 }
+.facts dt { color:var(--faint) }
+.facts dd { margin:0; text-align:right; overflow-wrap:anywhere }
+pre { background:var(--ground); padding:.8rem 1rem; border-radius:8px; overflow-x:auto; font-size:.8rem }
+code { font-size:.85em }
+details { margin:.5rem 0 }
+summary { cursor:pointer; color:var(--faint); font-size:.9rem }
+footer { color:var(--faint); font-size:.82rem; text-align:center; padding:1rem }
+@media (max-width:860px) {
+  .layout { grid-template-columns:minmax(0,1fr); padding:0 .7rem 2rem; gap:.8rem }
+  .head { padding:0 .9rem 1rem }
+  nav { position:sticky; top:0; z-index:9; background:var(--ground); margin:0 -.7rem }
+  nav ol { position:static; display:flex; overflow-x:auto; padding:.5rem .7rem; gap:.3rem; scrollbar-width:none }
+  nav a { white-space:nowrap; background:var(--paper); border:1px solid var(--grid); border-radius:99px; padding:.2rem .7rem }
+  main>section { padding:1rem .9rem; border-radius:10px }
+  .plate { grid-template-columns:minmax(0,1fr); gap:.5rem }
+  .strip { grid-template-columns:repeat(4,minmax(0,1fr)) }
+  .query { grid-template-columns:minmax(0,1fr); gap:.6rem }
+  .query header { display:flex; gap:.8rem; align-items:center }
+  .query header img, .query header .gone { width:96px }
+  th, td { padding:.4rem .5rem }
+}
+@media print {
+  :root { --ink:#000; --faint:#444; --grid:#ccc; --paper:#fff; --ground:#fff }
+  .hero { background:#fff; color:#000 }
+  .film, nav, .controls, .inspector, details { display:none }
+  .layout { display:block; padding:0 }
+  main>section { border:0; padding:0 }
+  .plate, .query, .map, tr { break-inside:avoid }
+}
+"""
+
+# %% ../nbs/17_report.ipynb #3c15a9cb
 SECTIONS: tuple[tuple[str, str, Callable[[Page], str]], ...] = (
     ("table", "What was found", section_table),
     ("sampled", "What was sampled", section_sampled),
@@ -928,15 +1038,15 @@ def _hero(page: Page, title: str) -> str:
     film = ""
     if tests:
         facts.append(f"{len(tests[0])} test videos of {len(set(tests[0].labels.tolist()))} classes")
-        chosen = first_of_each(tests[0].labels, 14)
+        chosen = list(dict.fromkeys(first_of_each(tests[0].labels, 18) + list(range(min(18, len(tests[0]))))))[:18]
         cells = [page.thumbnail(tests[0].paths[i], str(tests[0].labels[i])) for i in chosen]
         film = f'<div class="film" aria-hidden="true">{"".join(cell for cell in cells if "<img" in cell)}</div>'
     seeds = max(len(model.runs) for model in page.models)
     facts.append(f"{seeds} seed{'s' if seeds > 1 else ''}")
     when = datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC")
-    return f'<header class="hero"><div><h1>{escape(title)}</h1><p>{" · ".join(facts)}</p><p><small>{when}</small></p></div>{film if "<img" in film else ""}</header>'
+    return f'<header class="hero"><div class="head"><h1>{escape(title)}</h1><p>{" · ".join(facts)}</p><p><small>{when}</small></p></div>{film if "<img" in film else ""}</header>'
 
-# %% ../nbs/17_report.ipynb #ea81419d
+# %% ../nbs/17_report.ipynb #0125f900
 def write_report(
     out: str | Path,  # the .html file to write, or a folder that gets a report.html
     runs: Sequence[str | Path],  # run folders or result files, at least one
