@@ -6,14 +6,14 @@
 __all__ = ['logger', 'METHODS', 'TIMERS', 'Row', 'MODEL', 'OPTIMIZER', 'STATE', 'Answer', 'MAY_DIFFER', 'ClipConfig',
            'OptimConfig', 'TrainConfig', 'method_options', 'create_method', 'config_keys', 'recipe_names',
            'read_config', 'check_config', 'plain', 'write_config', 'write_atomic', 'learning_rate', 'create_optimizer',
-           'batch_inputs', 'seed_step', 'train_step', 'Clock', 'StepRecord', 'read_losses', 'RunLog', 'read_log',
-           'cut_log', 'CheckpointError', 'checkpoint_folders', 'save_checkpoint', 'Checkpoint', 'read_checkpoint',
-           'load_weights', 'load_checkpoint', 'on_main', 'Interrupted', 'StopSignals', 'config_differences',
-           'config_hash', 'versions', 'newest_whole_checkpoint', 'open_run', 'training_videos', 'report_bad_videos',
-           'gather_bad_videos', 'build_method', 'load_run', 'Job', 'set_up', 'open_loader', 'DivergedError',
-           'stop_if_diverged', 'save_job', 'do_step', 'train', 'pretrain', 'say']
+           'batch_inputs', 'seed_step', 'train_step', 'bf16_error', 'Clock', 'StepRecord', 'read_losses', 'RunLog',
+           'read_log', 'cut_log', 'CheckpointError', 'checkpoint_folders', 'save_checkpoint', 'Checkpoint',
+           'read_checkpoint', 'load_weights', 'load_checkpoint', 'on_main', 'Interrupted', 'StopSignals',
+           'config_differences', 'config_hash', 'versions', 'newest_whole_checkpoint', 'open_run', 'training_videos',
+           'report_bad_videos', 'gather_bad_videos', 'build_method', 'load_run', 'Job', 'set_up', 'open_loader',
+           'DivergedError', 'stop_if_diverged', 'save_job', 'do_step', 'train', 'pretrain', 'say']
 
-# %% ../nbs/11_training.ipynb #9d7e0e43
+# %% ../nbs/11_training.ipynb #20defe07
 import csv
 import dataclasses
 import difflib
@@ -26,6 +26,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -60,14 +61,14 @@ from tqdm import tqdm
 from .augment import RECIPES, ClipAugment
 from .backbones import BACKBONES, Backbone, create_backbone
 import ivdr
-from .datasets import ClipLoader, Manifest, VideoClips, make_loader, open_manifest, scan, steps_per_epoch, too_many_bad
+from .datasets import ClipLoader, Manifest, VideoClips, make_loader, open_manifest, scan, steps_per_epoch
 from .iivdr import IIVDR, IIVDRMoCo, Method, MoCo, SimCLR
 from .sampling import ViewRule, addressed_uniforms
 from .video import VideoError
 
 logger = logging.getLogger(__name__)
 
-# %% ../nbs/11_training.ipynb #ebe9bd12
+# %% ../nbs/11_training.ipynb #15de4049
 @dataclass
 class ClipConfig:
     "What one clip is and how it is disturbed (IIVDR, Zhang et al., 2021, sec. 4)."
@@ -97,7 +98,7 @@ class OptimConfig:
     gamma: float = 0.1
     clip_norm: float | None = None  # gradients with a greater norm are scaled down to it
 
-# %% ../nbs/11_training.ipynb #fc98c38c
+# %% ../nbs/11_training.ipynb #bf4f01d3
 @dataclass
 class TrainConfig:
     "Everything a run depends on; `config.yaml` in the run folder is this, complete."
@@ -129,7 +130,7 @@ class TrainConfig:
     method_options: dict[str, Any] = field(default_factory=dict)
     backbone_options: dict[str, Any] = field(default_factory=dict)
 
-# %% ../nbs/11_training.ipynb #f4a27c6e
+# %% ../nbs/11_training.ipynb #88ae0c50
 METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "moco": MoCo, "iivdr": IIVDR, "iivdr-moco": IIVDRMoCo}
 
 
@@ -154,7 +155,7 @@ def create_method(
             raise ValueError(f"method {name!r} has no option {option!r}; accepted: {', '.join(accepted)}")
     return METHODS[name](backbone, **options)
 
-# %% ../nbs/11_training.ipynb #7be27d70
+# %% ../nbs/11_training.ipynb #26f63068
 _FREE = ("method_options.", "backbone_options.")  # sections whose keys the method or the backbone checks
 
 
@@ -189,7 +190,7 @@ def config_keys(
         keys += config_keys(inner, f"{prefix}{item.name}.") if inner else [f"{prefix}{item.name}"]
     return keys
 
-# %% ../nbs/11_training.ipynb #a1da1fde
+# %% ../nbs/11_training.ipynb #d7f4c04d
 def recipe_names() -> list[str]:  # shipped with the package
     "The named recipes."
     return sorted(entry.name.removesuffix(".yaml") for entry in (importlib.resources.files("ivdr") / "recipes").iterdir() if entry.name.endswith(".yaml"))
@@ -222,7 +223,7 @@ def _refuse_unknown(keys: list[str], source: str) -> None:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"unknown key {key!r} in {source}{hint}; accepted: {', '.join(accepted)}")
 
-# %% ../nbs/11_training.ipynb #556facee
+# %% ../nbs/11_training.ipynb #bbaba948
 def read_config(
     recipe: str | None = None,  # name of a shipped recipe, or a YAML file such as a run's config.yaml
     **overrides: Any,  # keys that win over the recipe's: nested (optim={"lr": 0.1}) or dotted (**{"optim.lr": 0.1})
@@ -244,12 +245,13 @@ def read_config(
     try:
         typed: dict[str, Any] = parser.parse_object(values).as_dict()
     except ArgumentError as error:
-        raise ValueError(f"configuration: {' '.join(str(error).split())}") from error
+        words = re.sub(r"an? <class '(\w+)'>", r"\1", " ".join(str(error).split()))
+        raise ValueError(f"configuration: {words.replace('Parser key ', '').replace('typing.', '')}") from error
     config = TrainConfig(**typed | {"clips": ClipConfig(**typed["clips"]), "optim": OptimConfig(**typed["optim"])})
     check_config(config)
     return config
 
-# %% ../nbs/11_training.ipynb #621d87d7
+# %% ../nbs/11_training.ipynb #a16dcaa6
 def check_config(
     config: TrainConfig,  # to be checked
 ) -> None:
@@ -293,7 +295,7 @@ def write_config(
     "Write a configuration, complete, so that `read_config(path)` gives it back."
     write_atomic(path, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True).encode())
 
-# %% ../nbs/11_training.ipynb #cb302eed
+# %% ../nbs/11_training.ipynb #afd896b5
 def _sync_folder(folder: Path) -> None:
     "Make the names in a folder survive a power cut; a rename alone lives in memory first."
     if os.name == "posix":
@@ -326,7 +328,7 @@ def write_atomic(
         raise OSError(error.errno, f"could not write ({error.strerror}); what was there is untouched", str(path)) from error
     _sync_folder(path.parent)
 
-# %% ../nbs/11_training.ipynb #84b4fb50
+# %% ../nbs/11_training.ipynb #adf7d697
 def learning_rate(
     step: int,  # steps done before this one
     total: int,  # steps of the whole run
@@ -354,7 +356,7 @@ def create_optimizer(
         return torch.optim.AdamW(weights, lr=optim.lr, betas=(optim.momentum, 0.999), weight_decay=optim.weight_decay)
     return torch.optim.SGD(weights, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
 
-# %% ../nbs/11_training.ipynb #b082caeb
+# %% ../nbs/11_training.ipynb #bddf2bdf
 def batch_inputs(
     batch: dict[str, Tensor],  # of the loader: clips uint8 (B,V,T,H,W,3), index (B,), epoch (B,)
     augment: ClipAugment,  # pixels to what the network sees
@@ -379,7 +381,7 @@ def seed_step(
     "Seed torch for one step, so that dropout and the like need no saved generator state."
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
-# %% ../nbs/11_training.ipynb #a5b2f3c3
+# %% ../nbs/11_training.ipynb #89275c72
 def train_step(
     model: nn.Module,  # the method, or the method in DistributedDataParallel
     optimizer: torch.optim.Optimizer,  # of its weights
@@ -407,7 +409,26 @@ def train_step(
     optimizer.step()
     return sums | {"grad_norm": norm.detach()}
 
-# %% ../nbs/11_training.ipynb #4af23950
+# %% ../nbs/11_training.ipynb #faf73ff8
+@torch.enable_grad()
+def bf16_error(
+    device: torch.device,  # to be tried
+) -> float:  # 0.003 or so where all is well; above 0.05, or not a number, where it is not
+    "Greatest relative error of a 3D convolution's output and gradients in bf16, in a shape that some versions of torch get wrong."
+    generator = torch.Generator().manual_seed(0)
+    # two frames under a kernel of three, as in the last stage of a clip of 16: the weights' gradient was garbage there on CPUs (torch 2.15)
+    given = [torch.randn(shape, generator=generator) for shape in ((6, 256, 2, 4, 4), (256, 256, 3, 1, 1), (6, 256, 2, 4, 4))]
+    results = []
+    for kind in (torch.float32, torch.bfloat16):
+        clip, weight, back = (tensor.to(device, torch.bfloat16).to(kind) for tensor in given)
+        clip.requires_grad_()
+        weight.requires_grad_()
+        out = nn.functional.conv3d(clip, weight, padding=(1, 0, 0))
+        results.append([part.detach().float() for part in (out, *torch.autograd.grad(out, (clip, weight), back))])
+    errors = [((exact - rough).norm() / exact.norm()).item() for exact, rough in zip(*results, strict=True)]
+    return float(np.max(errors))  # keeps a NaN
+
+# %% ../nbs/11_training.ipynb #7a899b80
 class Clock:
     "Marks in time and the milliseconds between them: the wall clock on a CPU, events in the GPU's own queue on a GPU."
 
@@ -448,7 +469,7 @@ class StepRecord:
     clips: int  # of all processes
     bad: int  # unreadable videos that this process has met
 
-# %% ../nbs/11_training.ipynb #2b24dd69
+# %% ../nbs/11_training.ipynb #a40922cd
 TIMERS = ("data_ms", "step_ms", "iter_ms", "clips_per_s")
 Row = dict[str, float]
 
@@ -475,7 +496,7 @@ def read_losses(
     asked = any(value[-1] for value in values)
     return rows, stop or (signal.SIGTERM if asked else 0)
 
-# %% ../nbs/11_training.ipynb #e9cd691b
+# %% ../nbs/11_training.ipynb #6b39af76
 def _number(name: str, value: float) -> str:
     "A number as text: nine digits give a float32 back exactly."
     return f"{value:.0f}" if name in ("step", "epoch", "bad_videos") else f"{value:.2f}" if name in TIMERS else f"{value:.9g}"
@@ -491,7 +512,7 @@ class RunLog:
         tensorboard: bool = True,  # write events too, where TensorBoard is installed
     ) -> None:
         self.path = run / "log.csv"
-        self.columns = self.path.read_text().partition("\n")[0].split(",") if done and self.path.exists() else []
+        self.columns = pd.read_csv(self.path, nrows=0).columns.tolist() if done and self.path.exists() and self.path.stat().st_size else []
         self.file = open(self.path, "ab" if self.columns else "wb", buffering=0)
         self.events = _event_writer(run / "tensorboard", done) if tensorboard else None
 
@@ -517,7 +538,7 @@ class RunLog:
         if self.events is not None:
             self.events.close()
 
-# %% ../nbs/11_training.ipynb #fe04f486
+# %% ../nbs/11_training.ipynb #ab39de2e
 def _append(file: io.RawIOBase | io.FileIO, data: bytes, path: Path) -> None:
     "Append all of the data or nothing."
     size = os.fstat(file.fileno()).st_size
@@ -548,7 +569,7 @@ def _write_events(events: Any, rows: list[Row]) -> None:
             if name not in ("step", "epoch"):
                 events.add_scalar(f"time/{name}" if name in TIMERS else f"train/{name}", value, int(row["step"]))
 
-# %% ../nbs/11_training.ipynb #c18faa39
+# %% ../nbs/11_training.ipynb #40a64c94
 def read_log(
     run: str | Path,  # run folder
 ) -> pd.DataFrame:  # one row a step
@@ -571,7 +592,7 @@ def cut_log(
         kept = [line for line in lines[1:] if line.endswith(b"\n") and int(line.partition(b",")[0]) <= step]
         write_atomic(path, b"".join(lines[:1] + kept if kept else []))
 
-# %% ../nbs/11_training.ipynb #7adca8bb
+# %% ../nbs/11_training.ipynb #7f65a521
 class CheckpointError(RuntimeError):
     "A checkpoint that cannot be written or read: `str(error)` is `path: reason`."
 
@@ -601,7 +622,7 @@ def _whole(tensor: Tensor) -> Tensor:
     "A tensor with memory of its own in plain layout, which is all that safetensors holds."
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
-# %% ../nbs/11_training.ipynb #b6232539
+# %% ../nbs/11_training.ipynb #aa8bf8a1
 def save_checkpoint(
     run: str | Path,  # run folder
     method: nn.Module,  # whose state dict is saved
@@ -640,7 +661,7 @@ def save_checkpoint(
         shutil.rmtree(old.rename(folder / f".tmp-old-{old.name}"))
     return final
 
-# %% ../nbs/11_training.ipynb #fc6f8780
+# %% ../nbs/11_training.ipynb #eef15841
 def _remove_leftovers(folder: Path) -> None:
     "Remove what a killed run was writing or deleting."
     for leftover in folder.glob(".tmp-*"):
@@ -658,7 +679,7 @@ def _point_last(folder: Path, name: str) -> None:
     os.replace(link, folder / "last")
     _sync_folder(folder)
 
-# %% ../nbs/11_training.ipynb #d7b353a5
+# %% ../nbs/11_training.ipynb #f305aede
 @dataclass
 class Checkpoint:
     "What a checkpoint folder holds, read and verified, with nothing loaded into a network yet."
@@ -695,7 +716,7 @@ def read_checkpoint(
         raise CheckpointError(folder / name, f"the checkpoint is corrupt ({type(error).__name__}: {error})") from error
     return Checkpoint(folder, weights, optimizer, state)
 
-# %% ../nbs/11_training.ipynb #03c6e8fa
+# %% ../nbs/11_training.ipynb #6934b6bc
 def load_weights(
     method: nn.Module,  # receives the weights
     weights: dict[str, Tensor],  # of a checkpoint
@@ -724,7 +745,7 @@ def load_checkpoint(
         optimizer.load_state_dict(checkpoint.optimizer)
     return checkpoint.state
 
-# %% ../nbs/11_training.ipynb #7d2bc553
+# %% ../nbs/11_training.ipynb #7f1cd7f2
 Answer = TypeVar("Answer")
 
 
@@ -787,7 +808,7 @@ def _leave_stopping_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-# %% ../nbs/11_training.ipynb #240333aa
+# %% ../nbs/11_training.ipynb #cc91b4b3
 # what may change between a run and its continuation: nothing that a step's arithmetic depends on
 MAY_DIFFER = ("data", "out", "recipe", "epochs", "workers", "resume", "device", "threads", "log_every", "tensorboard", "checkpoint_every", "keep",
               "clips.cache", "clips.max_bad_share")
@@ -816,7 +837,7 @@ def versions() -> dict[str, str]:
     found = {"ivdr": ivdr.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__, "accelerate": accelerate.__version__}
     return {"python": platform.python_version(), **found, "numpy": np.__version__}
 
-# %% ../nbs/11_training.ipynb #768fbb53
+# %% ../nbs/11_training.ipynb #22bfcb9e
 def newest_whole_checkpoint(
     run: Path,  # run folder
 ) -> Path | None:  # None where none was ever saved
@@ -866,7 +887,7 @@ def open_run(
     write_config(config, held)
     return checkpoint
 
-# %% ../nbs/11_training.ipynb #3465dbeb
+# %% ../nbs/11_training.ipynb #726c53ac
 def training_videos(
     config: TrainConfig,  # data, split and the accepted share of bad videos
 ) -> tuple[Manifest, dict[str, str]]:  # the split's manifest, and unreadable files with their reasons
@@ -875,9 +896,9 @@ def training_videos(
     if not folder.is_dir() or (folder / "manifest.csv").exists():
         return open_manifest(folder).split(config.split), {}
     manifest, unreadable = scan(folder)
-    bad = dict(zip(unreadable["path"], unreadable["reason"], strict=True))
+    bad = {str(manifest.root / path): reason for path, reason in unreadable.itertuples(index=False, name=None)}
     total = len(manifest) + len(bad)
-    if not len(manifest) or too_many_bad(len(bad), total, config.clips.max_bad_share):
+    if not len(manifest) or len(bad) > config.clips.max_bad_share * total:
         listed = "; ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:5])
         raise VideoError(str(folder), f"{len(bad)} of {total} videos cannot be read, more than max_bad_share {config.clips.max_bad_share:g}: {listed}")
     return manifest.split(config.split), bad
@@ -904,11 +925,12 @@ def gather_bad_videos(
     accelerator: Accelerator,  # of this process
 ) -> None:
     "List the unreadable videos that all processes have met."
-    mine = {str(job.clips.manifest.files[index]): reason for index, reason in loader.bad.items()}
+    files = job.clips.manifest.files
+    mine = {str(files[index]): reason.removeprefix(f"{files[index]}: ") for index, reason in loader.bad.items()}
     everyone = dict(gather_object(list(mine.items())))
     on_main(accelerator, lambda: report_bad_videos(job.run, everyone))
 
-# %% ../nbs/11_training.ipynb #bcf28832
+# %% ../nbs/11_training.ipynb #44d8a158
 def build_method(
     config: TrainConfig,  # backbone, method, seed
 ) -> Method:  # on the CPU
@@ -930,7 +952,7 @@ def load_run(
     load_checkpoint(run / "checkpoints" / "last", method)
     return method.to(device), config
 
-# %% ../nbs/11_training.ipynb #ce61bf7d
+# %% ../nbs/11_training.ipynb #789ad498
 @dataclass
 class Job:
     "All that the loop needs, made once."
@@ -953,7 +975,7 @@ class Job:
         "The epoch in which a step begins."
         return (step - 1) * self.config.grad_accum // self.batches_per_epoch
 
-# %% ../nbs/11_training.ipynb #68139795
+# %% ../nbs/11_training.ipynb #2b6443f0
 def set_up(
     config: TrainConfig,  # of the run
     accelerator: Accelerator,  # of this process
@@ -962,6 +984,8 @@ def set_up(
     world = accelerator.num_processes
     if config.batch_size % world:
         raise ValueError(f"batch_size {config.batch_size} cannot be shared by {world} processes; choose a multiple of {world}")
+    if config.precision == "bf16" and not (error := bf16_error(accelerator.device)) < 0.05:
+        raise ValueError(f"bf16 gradients of 3D convolutions are wrong on this machine's {accelerator.device.type} (relative error {error:.2g}); choose precision fp32")
     manifest, unreadable = on_main(accelerator, lambda: training_videos(config))
     per_epoch = steps_per_epoch(len(manifest), config.batch_size // world, world)
     augment = ClipAugment(config.clips.augment, config.clips.size)
@@ -999,7 +1023,7 @@ def open_loader(
     loader.worker_init_fn = _leave_stopping_to_the_trainer
     return loader
 
-# %% ../nbs/11_training.ipynb #0372e2c0
+# %% ../nbs/11_training.ipynb #af84cc02
 class DivergedError(RuntimeError):
     "The loss or its gradient is no longer a number."
 
@@ -1029,7 +1053,7 @@ def stop_if_diverged(
         what = "loss" if not math.isfinite(row["loss"]) else "grad_norm"
         raise DivergedError(f"{what} is {row[what]} at step {record.step} (epoch {record.epoch}); losses, videos and gradients of that step: {path}")
 
-# %% ../nbs/11_training.ipynb #c003729c
+# %% ../nbs/11_training.ipynb #2bcd88e4
 def save_job(
     job: Job,  # of the run
     step: int,  # last step done
@@ -1039,7 +1063,7 @@ def save_job(
              "backbone": job.config.backbone, **job.facts}
     return save_checkpoint(job.run, job.method, job.optimizer, state, job.config.keep)
 
-# %% ../nbs/11_training.ipynb #fcb2ad75
+# %% ../nbs/11_training.ipynb #05c9c695
 def do_step(
     job: Job,  # of the run
     model: nn.Module,  # the method, or the method in DistributedDataParallel
@@ -1065,7 +1089,7 @@ def do_step(
     index = torch.cat([batch["index"] for batch in read])
     return StepRecord(step, job.epoch(step), rate, losses, data_ms, (before, start, clock.mark()), index, clips, len(loader.bad))
 
-# %% ../nbs/11_training.ipynb #1493b2c4
+# %% ../nbs/11_training.ipynb #ad28ca7e
 def train(
     job: Job,  # what to do
     accelerator: Accelerator,  # of this process
@@ -1105,7 +1129,7 @@ def train(
             raise Interrupted(stopping, step, job.run)
         pending = []
 
-# %% ../nbs/11_training.ipynb #7083f8ac
+# %% ../nbs/11_training.ipynb #5bd0f2e2
 def pretrain(
     config: TrainConfig,  # see read_config
     on_step: Callable[[Row], object] | None = None,  # called with every row of the log; an exception ends the run as a crash would
