@@ -7,7 +7,7 @@ __all__ = ['Frames', 'ViewRule', 'clip_indices', 'random_clip', 'reverse_time', 
            'uniform_clips', 'UniformViews', 'shuffle_segments', 'unshuffle_segments', 'permutations_from_uniforms',
            'sample_rng', 'epoch_order', 'addressed_uniforms']
 
-# %% ../nbs/01_sampling.ipynb #fb7622cd
+# %% ../nbs/01_sampling.ipynb #9794ad5a
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,18 +16,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# %% ../nbs/01_sampling.ipynb #290a9316
+# %% ../nbs/01_sampling.ipynb #21b9a48f
 Frames = npt.NDArray[np.int64]
 ViewRule = Callable[[int, int, int, np.random.Generator], Frames]
 
-# %% ../nbs/01_sampling.ipynb #572b8e55
+# %% ../nbs/01_sampling.ipynb #d7d9a4a1
 def _check_clip(n_frames: int, clip_len: int, stride: int) -> None:
     "Refuse a video, clip or step of less than one frame."
     for name, value in (("n_frames", n_frames), ("clip_len", clip_len), ("stride", stride)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
 
-# %% ../nbs/01_sampling.ipynb #d41dbbea
+# %% ../nbs/01_sampling.ipynb #20542035
 def clip_indices(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in the clip
@@ -40,7 +40,7 @@ def clip_indices(
     frames: Frames = np.clip(np.asarray(centre, dtype=np.int64)[..., None] + offsets, 0, n_frames - 1)
     return frames
 
-# %% ../nbs/01_sampling.ipynb #87488486
+# %% ../nbs/01_sampling.ipynb #60fa0bd1
 def random_clip(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in the clip
@@ -51,14 +51,14 @@ def random_clip(
     _check_clip(n_frames, clip_len, stride)
     return clip_indices(n_frames, clip_len, stride, int(rng.integers(n_frames)))
 
-# %% ../nbs/01_sampling.ipynb #0b030889
+# %% ../nbs/01_sampling.ipynb #405765c4
 def reverse_time(
     frames: Frames,  # frame numbers, time along the last axis
 ) -> Frames:  # the same frames, last first
     "The same clips played backwards."
     return np.ascontiguousarray(frames[..., ::-1])
 
-# %% ../nbs/01_sampling.ipynb #f7865860
+# %% ../nbs/01_sampling.ipynb #d499e307
 def two_views(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in a clip
@@ -73,6 +73,7 @@ def two_views(
     clips = clip_indices(n_frames, clip_len, stride, rng.integers(n_frames, size=2))
     return reverse_time(clips) if rng.random() < reverse_p else clips
 
+# %% ../nbs/01_sampling.ipynb #721b0a8b
 def three_views(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in a clip
@@ -83,7 +84,7 @@ def three_views(
     "The views of IIVDR: two clips and, third, the frames of the first again. IIVDR (Zhang et al., 2021), released code."
     return two_views(n_frames, clip_len, stride, rng, reverse_p)[[0, 1, 0]]
 
-# %% ../nbs/01_sampling.ipynb #4f9f6ebc
+# %% ../nbs/01_sampling.ipynb #e6ef5b52
 def finetune_clip(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in the clip
@@ -102,7 +103,7 @@ def finetune_clip(
     left = rng.random() < 0.5
     return np.pad(frames, (missing, 0) if left else (0, missing), constant_values=0 if left else n_frames - 1)
 
-# %% ../nbs/01_sampling.ipynb #217ae8ba
+# %% ../nbs/01_sampling.ipynb #caa206f8
 def uniform_clips(
     n_frames: int,  # frames in the video
     clip_len: int,  # frames in a clip
@@ -120,6 +121,7 @@ def uniform_clips(
     frames: Frames = np.minimum(starts[:, None] + stride * np.arange(clip_len, dtype=np.int64), n_frames - 1)
     return frames
 
+# %% ../nbs/01_sampling.ipynb #4f0bcc20
 @dataclass(frozen=True)
 class UniformViews:
     "`uniform_clips` as a view rule: it draws nothing; `reverse` plays every clip backwards."
@@ -137,7 +139,7 @@ class UniformViews:
         clips = uniform_clips(n_frames, clip_len, stride, self.n_clips)
         return reverse_time(clips) if self.reverse else clips
 
-# %% ../nbs/01_sampling.ipynb #19612450
+# %% ../nbs/01_sampling.ipynb #050b0e99
 def _check_perm(perm: Tensor, batch: int) -> None:
     "Refuse what is not one permutation a video; the values only where looking at them costs no device sync."
     if perm.ndim != 2 or len(perm) != batch or perm.shape[1] < 1 or perm.dtype != torch.int64:
@@ -146,6 +148,7 @@ def _check_perm(perm: Tensor, batch: int) -> None:
         if not torch.equal(perm.sort(1).values, torch.arange(perm.shape[1]).expand_as(perm)):
             raise ValueError(f"each row of perm must be a permutation of 0..{perm.shape[1] - 1}, got {perm.tolist()}")
 
+# %% ../nbs/01_sampling.ipynb #692e2667
 def shuffle_segments(
     clip: Tensor,  # (B,C,T,H,W)
     perm: Tensor,  # int64 (B,S), a permutation of 0..S-1 in each row; S divides T
@@ -161,6 +164,7 @@ def shuffle_segments(
     cut = clip.reshape(batch, channels, segments, frames // segments, height, width)
     return cut.gather(2, perm[:, None, :, None, None, None].expand_as(cut)).reshape(clip.shape)
 
+# %% ../nbs/01_sampling.ipynb #6e376ca8
 def unshuffle_segments(
     series: Tensor,  # (B,S,...): one entry a segment, in shuffled order, e.g. embeddings (B,S,d)
     perm: Tensor,  # int64 (B,S), the permutation that shuffled them
@@ -172,7 +176,7 @@ def unshuffle_segments(
     index = perm.reshape(perm.shape + (1,) * (series.ndim - 2)).expand_as(series)
     return torch.zeros_like(series).scatter(1, index, series)
 
-# %% ../nbs/01_sampling.ipynb #0e8f6d9b
+# %% ../nbs/01_sampling.ipynb #d5527c66
 def permutations_from_uniforms(
     uniforms: Tensor,  # (B,S) independent numbers in [0,1)
 ) -> Tensor:  # int64 (B,S), a uniform permutation in each row
@@ -181,7 +185,7 @@ def permutations_from_uniforms(
         raise ValueError(f"uniforms has shape {tuple(uniforms.shape)}; it must be (B,S)")
     return torch.argsort(uniforms, dim=1, stable=True)
 
-# %% ../nbs/01_sampling.ipynb #f4a716dd
+# %% ../nbs/01_sampling.ipynb #db224f31
 def _check_address(**numbers: int) -> None:
     "Refuse a negative part of an address."
     for name, value in numbers.items():
@@ -197,6 +201,7 @@ def sample_rng(
     _check_address(seed=seed, epoch=epoch, index=index)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, index)))
 
+# %% ../nbs/01_sampling.ipynb #70a35583
 def epoch_order(
     seed: int,  # of the run
     epoch: int,  # whose order is asked for
@@ -206,7 +211,7 @@ def epoch_order(
     _check_address(seed=seed, epoch=epoch, n_videos=n_videos)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(n_videos)
 
-# %% ../nbs/01_sampling.ipynb #c3f37dcb
+# %% ../nbs/01_sampling.ipynb #53b8aae9
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
@@ -217,6 +222,7 @@ def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     x = (x ^ (x >> np.uint64(27))) * _MIX2
     return x ^ (x >> np.uint64(31))
 
+# %% ../nbs/01_sampling.ipynb #ca132710
 def addressed_uniforms(
     seed: int,  # of the run
     epoch: int | Sequence[int] | npt.NDArray[np.int64] | Tensor,  # of the samples: one number, or one a sample (B,)
