@@ -9,7 +9,7 @@ __all__ = ['INK', 'FAINT', 'GRID', 'PAPER', 'GOOD', 'BAD', 'SAME', 'METHOD_STYLE
            'shuffle_rank_matrices', 'smooth', 'loss_terms', 'loss_curves', 'embed', 'is_categorical',
            'category_colours', 'embedding_map', 'variance_bars', 'metric_bars', 'ranking_strip']
 
-# %% ../nbs/14_plots.ipynb #7b557838
+# %% ../nbs/14_plots.ipynb #bb455892
 import base64
 import io
 import re
@@ -31,7 +31,7 @@ from sklearn.manifold import TSNE
 
 from .shuffle_rank import shuffle_rank_floor
 
-# %% ../nbs/14_plots.ipynb #32c8964f
+# %% ../nbs/14_plots.ipynb #71e7dbba
 INK, FAINT, GRID, PAPER = "#22262e", "#6b7280", "#e3e6ea", "#ffffff"  # text, secondary text, lines, ground
 GOOD, BAD, SAME = "#009e73", "#d55e00", "#0072b2"  # same action, another action, same video
 METHOD_STYLE: dict[str, tuple[str, str]] = {
@@ -48,7 +48,7 @@ CATEGORIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", 
 TIME_MAP = LinearSegmentedColormap.from_list("time", ["#2c3e8c", "#2a8fa8", "#7fc97f", "#f2d34c"])
 HEAT_MAP = LinearSegmentedColormap.from_list("heat", ["#0b3c5d", "#5aa0c8", "#f4f4f2", "#f0a35a", "#9c2f00"])
 
-# %% ../nbs/14_plots.ipynb #4c8624f0
+# %% ../nbs/14_plots.ipynb #bbe730c7
 def method_name(
     method: str,  # registry name, such as "iivdr"; anything else is shown as it is
 ) -> str:  # the name as people write it
@@ -66,7 +66,7 @@ def method_colour(
             return colour
     return CATEGORIES[(position + 5) % len(CATEGORIES)]
 
-# %% ../nbs/14_plots.ipynb #a08a096b
+# %% ../nbs/14_plots.ipynb #a74a9701
 class Picture(Figure):
     "A matplotlib figure outside pyplot's global state, which a notebook shows by itself."
 
@@ -113,7 +113,7 @@ def data_uri(
     "A file as an address that carries the file itself, so that a page needs no second file."
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
-# %% ../nbs/14_plots.ipynb #6db29a2a
+# %% ../nbs/14_plots.ipynb #3e189699
 SVG_NAMES = {INK: "var(--ink, #22262e)", FAINT: "var(--faint, #6b7280)", GRID: "var(--grid, #e3e6ea)", PAPER: "var(--paper, #ffffff)"}
 
 
@@ -137,7 +137,7 @@ def svg(
         text = re.sub(rf"(?<=: ){colour}\b", name, text)
     return text
 
-# %% ../nbs/14_plots.ipynb #1a0ebb0d
+# %% ../nbs/14_plots.ipynb #4081ebd7
 def clean(
     axes: Axes,  # the axes to tidy
     title: str = "",  # written at the top left
@@ -158,7 +158,7 @@ def clean(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return axes
 
-# %% ../nbs/14_plots.ipynb #42430158
+# %% ../nbs/14_plots.ipynb #ad13dcf7
 Frames = NDArray[np.uint8]
 
 
@@ -179,7 +179,7 @@ def tile(
     sheet = canvas.reshape(rows, columns, cell_h, cell_w, 4).swapaxes(1, 2).reshape(rows * cell_h, columns * cell_w, 4)
     return np.ascontiguousarray(sheet[: rows * cell_h - gap, : columns * cell_w - gap])
 
-# %% ../nbs/14_plots.ipynb #da2e27dd
+# %% ../nbs/14_plots.ipynb #eb3f7eed
 def _sheet(
     frames: Frames,
     columns: int,
@@ -224,7 +224,7 @@ def film_strip(
             raise ValueError(f"{name} must hold one entry a frame ({len(frames)}), got {len(given)}")
     return _sheet(frames, min(columns or len(frames), len(frames)), marks, colours, title)[0]
 
-# %% ../nbs/14_plots.ipynb #a9516ee8
+# %% ../nbs/14_plots.ipynb #1c85fa2c
 def contact_sheet(
     videos: Sequence[Frames],  # each (T, H, W, 3) uint8; lengths may differ, sizes may not
     names: Sequence[str],  # one name a video, written at its left
@@ -242,7 +242,7 @@ def contact_sheet(
         axes.text(-4 * dot, (i + 0.5) * height - gap / 2, name, ha="right", va="center", fontsize=8, color=INK)
     return figure
 
-# %% ../nbs/14_plots.ipynb #658f5d1c
+# %% ../nbs/14_plots.ipynb #de8b3e54
 def clip_timeline(
     views: NDArray[np.int64],  # (V, T) frame numbers of each view, in playing order
     n_frames: int,  # length of the video
@@ -272,7 +272,7 @@ def clip_timeline(
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= n_frames])
     return figure
 
-# %% ../nbs/14_plots.ipynb #569e02c7
+# %% ../nbs/14_plots.ipynb #633254aa
 def _heat(axes: Axes, matrix: NDArray[Any], labels: Sequence[str] | None, borders: Sequence[int], numbers: bool) -> Any:
     n = len(matrix)
     image = axes.imshow(matrix, cmap=HEAT_MAP, vmin=-1, vmax=1, interpolation="nearest")
@@ -311,7 +311,7 @@ def similarity_matrix(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #2a33098b
+# %% ../nbs/14_plots.ipynb #af70c0d4
 def shuffle_rank_matrices(
     before: NDArray[Any],  # (2S, 2S) or (B, 2S, 2S) Gram matrix of [clip, shuffled copy]; a batch is averaged
     after: NDArray[Any],  # the same with the copy's segment vectors put back into order
@@ -322,8 +322,9 @@ def shuffle_rank_matrices(
     if before.shape != after.shape or before.shape[-1] != before.shape[-2] or before.shape[-1] % 2:
         raise ValueError(f"two stacks of (2S, 2S) matrices of one shape are needed, got {before.shape} and {after.shape}")
     segments = before.shape[-1] // 2
-    names = [[f"${letter}_{{{i + 1}}}$" for i in range(segments)] for letter in ("q", "p", "p'")]
-    figure = Picture(5.6, 2.9 if title else 2.65)
+    digits = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+    names = [[letter + str(i + 1).translate(digits) for i in range(segments)] for letter in ("q", "p", "p′")]
+    figure = Picture(5.0, 2.6 if title else 2.35)
     parts = (("before unshuffling", before, names[0] + names[1]), ("after unshuffling", after, names[0] + names[2]))
     for k, (name, gram, marks) in enumerate(parts):
         axes = figure.add_subplot(1, 2, k + 1)
@@ -337,7 +338,7 @@ def shuffle_rank_matrices(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #3b4740f8
+# %% ../nbs/14_plots.ipynb #967b9346
 TERM_NAMES = {
     "loss": "total loss",
     "clip": "clip contrast",
@@ -363,7 +364,7 @@ def loss_terms(
     "Which columns of a log are losses: the total and whatever has a weight in it, or is one of the four known terms."
     return [str(c) for c in log.columns if c in list(TERM_NAMES)[:4] or f"weight_{c}" in log.columns]
 
-# %% ../nbs/14_plots.ipynb #e9daea92
+# %% ../nbs/14_plots.ipynb #ba22aaf2
 def loss_curves(
     logs: pd.DataFrame | Mapping[str, pd.DataFrame],  # one log, or one for each named run
     segments: int = 2,  # S of the shuffle-rank term, which sets its floor
@@ -383,7 +384,7 @@ def loss_curves(
     has_weights = any(len(columns) > 1 for columns in weights.values())
     panels = len(drawn) + has_weights
     columns = min(panels, 2 if terms is None else 3)
-    figure = Picture(max(2.9 * columns, 3.4), 0.3 * bool(title) + 1.85 * -(-panels // columns))
+    figure = Picture({1: 3.6, 2: 5.8, 3: 6.3}[columns], 0.3 * bool(title) + 1.85 * -(-panels // columns))
     for k, term in enumerate(drawn):
         axes = clean(figure.add_subplot(-(-panels // columns), columns, k + 1), TERM_NAMES.get(term, term.replace("_", " ")))
         for position, (name, log) in enumerate(runs.items()):
@@ -410,13 +411,13 @@ def loss_curves(
             for k, column in enumerate(weights[name]):
                 axes.plot(log["step"], log[column], color=CATEGORIES[k + 2], linewidth=1.8, linestyle=("-", (0, (3, 2)), ":")[k % 3],
                           label=f"{method_name(name)} {TERM_NAMES.get(column[7:], column[7:])}".strip())  # fmt: skip
-        axes.set(xlabel="step", ylim=(-0.05, 1.3))
+        axes.set(xlabel="step", ylim=(-0.05, 1.9), yticks=[0, 0.5, 1])
         axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", ncols=2)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #e0a638a4
+# %% ../nbs/14_plots.ipynb #f6a1278e
 def embed(
     features: NDArray[Any],  # (n, d), raw: rows are L2-normalised here
     how: str = "pca",  # "pca" or "tsne"
@@ -481,7 +482,7 @@ def embedding_map(
         bar.set_label(name, color=FAINT, fontsize=8.5)
     return figure
 
-# %% ../nbs/14_plots.ipynb #585c2dae
+# %% ../nbs/14_plots.ipynb #1261ff83
 def variance_bars(
     splits: Mapping[str, tuple[float, float]],  # model -> (inter, intra), rows L2-normalised before
     title: str = "",  # of which features
@@ -505,7 +506,7 @@ def variance_bars(
                 loc="lower left", bbox_to_anchor=(0, 1 - 0.02 / len(splits)), borderaxespad=0)  # fmt: skip
     return figure
 
-# %% ../nbs/14_plots.ipynb #d3ca5bb9
+# %% ../nbs/14_plots.ipynb #7ab84bca
 def metric_bars(
     values: Mapping[str, Mapping[str, Sequence[float]]],  # metric -> model -> one value a seed
     chance: Mapping[str, float] | None = None,  # metric -> what guessing gives
@@ -538,7 +539,7 @@ def metric_bars(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #3a586763
+# %% ../nbs/14_plots.ipynb #59a805c8
 RELATIONS = {"action": (GOOD, "✓ same action"), "video": (SAME, "= same video"), "other": (BAD, "✗ other")}
 
 

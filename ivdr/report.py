@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'MAP_SCRIPT', 'STYLE', 'SECTIONS', 'LeftOut', 'Run', 'read
            'first_of_each', 'relation', 'section_ranking', 'map_data', 'inline_json', 'section_map', 'section_variance',
            'section_protocol', 'section_again', 'write_report']
 
-# %% ../nbs/17_report.ipynb #2ab6761e
+# %% ../nbs/17_report.ipynb #94d34ad3
 import html
 import io
 import json
@@ -40,7 +40,7 @@ from .shuffle_rank import rank_accuracy, shuffle_rank_floor
 from .training import TrainConfig, batch_inputs, create_method, load_run, read_config, read_log
 from .video import VideoError, VideoReader
 
-# %% ../nbs/17_report.ipynb #c49021f5
+# %% ../nbs/17_report.ipynb #7900961d
 class LeftOut(Exception):
     "A picture that cannot be drawn from what there is; the text says why."
 
@@ -79,7 +79,7 @@ def read_run(
     seed = result.seed if result else config.seed if config else 0
     return Run(path, method, seed, config, log if log is not None and len(log) else None, result, features.get("train"), features.get("test"))
 
-# %% ../nbs/17_report.ipynb #7e0bacdc
+# %% ../nbs/17_report.ipynb #45e4f932
 _NOT_THE_MODEL = ("seed", "out", "data", "resume", "workers", "threads", "recipe", "device", "keep", "checkpoint_every", "tensorboard", "log_every", "clips.backend", "clips.cache")
 _ORDER = list(plots.METHOD_STYLE)
 
@@ -145,7 +145,7 @@ def group_runs(
     rank = {method: i for i, method in enumerate(_ORDER)}
     return sorted(models, key=lambda model: rank.get(model.first.method, len(rank)))
 
-# %% ../nbs/17_report.ipynb #4a5c05cb
+# %% ../nbs/17_report.ipynb #39888bf3
 def moving_thumbnail(
     frames: NDArray[np.uint8],  # (T, H, W, 3)
     milliseconds: int = 120,  # each frame's time
@@ -166,7 +166,7 @@ def scaled(
     height = max(1, round(frames.shape[1] * width / frames.shape[2]))
     return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)) for frame in frames])
 
-# %% ../nbs/17_report.ipynb #bbb9a0f5
+# %% ../nbs/17_report.ipynb #dba246d2
 class Videos:
     "The video files of a set of features: frames and thumbnails of those that still exist, made once each."
 
@@ -241,7 +241,7 @@ class Videos:
         known = {"label", "group", "split", "frames", "fps", "width", "height", "sha256"}
         return {str(c): rows[c].astype(str).tolist() for c in rows.columns if c not in known and 1 < rows[c].astype(str).nunique() <= most}
 
-# %% ../nbs/17_report.ipynb #f3873a65
+# %% ../nbs/17_report.ipynb #d6dc60e8
 def escape(
     text: object,  # anything with a text form
 ) -> str:  # safe inside HTML, also inside an attribute
@@ -278,7 +278,7 @@ def table(
     )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
-# %% ../nbs/17_report.ipynb #8376334b
+# %% ../nbs/17_report.ipynb #6e3460d8
 @dataclass(eq=False)
 class Page:
     "What the sections of a report share."
@@ -319,7 +319,7 @@ class Page:
             raise LeftOut("no run holds features: results/features_train.npz and results/features_test.npz are written by ivdr evaluate")
         return found
 
-# %% ../nbs/17_report.ipynb #6134d7ae
+# %% ../nbs/17_report.ipynb #b2631ee5
 @dataclass(frozen=True)
 class Column:
     "One figure of the headline table."
@@ -364,7 +364,7 @@ def ahead(
             return name
     return None
 
-# %% ../nbs/17_report.ipynb #928370da
+# %% ../nbs/17_report.ipynb #f008f749
 def _chance(models: Sequence[Model], column: Column) -> float | None:
     "What guessing gives in a column."
     for model in models:
@@ -418,7 +418,7 @@ def _verdict(page: Page, models: Sequence[Model], winners: Mapping[Column, str |
             "In the other columns the seeds overlap." if clear else "In every column the seeds of the models overlap: the table names no winner.")  # fmt: skip
     return f'<p class="verdict">{text}{size}</p>'
 
-# %% ../nbs/17_report.ipynb #3bc763ea
+# %% ../nbs/17_report.ipynb #be2b5c54
 def _images(frames: NDArray[np.uint8], marks: Sequence[str] | None = None, words: str = "") -> str:
     "Frames as a strip that wraps on a narrow screen; marks are CSS colours, one a frame."
     cells = []
@@ -464,7 +464,9 @@ def section_sampled(page: Page) -> str:
         videos = VideoClips(page.videos.manifest.split(config.split), views, config.clips.length, config.clips.stride, _frame_size(config),
                             config.clips.backend, config.seed)  # fmt: skip
         parts.append(_sampled_by(page, run, method, videos, augment))
-    return "".join(parts)
+    return ('<p class="look"><b>What to look for.</b> One training video, and the clips that each method gets of it. The strips show them after augmentation, as the network '
+            "sees them: crop and colours change from clip to clip, but not within one. If the frames of a clip hardly differ, there is no time to learn from. "
+            "Methods with the same seed get the same clips.</p>" + "".join(parts))  # fmt: skip
 
 
 def _sampled_by(page: Page, run: Run, method: Method, videos: VideoClips, augment: ClipAugment) -> str:
@@ -498,11 +500,9 @@ def _sampled_by(page: Page, run: Run, method: Method, videos: VideoClips, augmen
             + plate(page.draw(timeline, "frames that each clip took"),
                     f"<b>{escape(path)}</b>, epoch {epoch}. Grey is the whole video ({n_frames} frames), a dot is a frame taken, pale first, dark last. "
                     "Dots that pile up at an end: the clip reached over the video's border, and repeats its last frame.")
-            + f'<div class="strips">{"".join(strips)}</div>'
-            + '<p class="look"><b>What to look for.</b> The clips after augmentation, as the network sees them. Crop and colours change from clip to clip, '
-              "but not within one. If the frames of a clip hardly differ, there is no time to learn from.</p>")  # fmt: skip
+            + f'<div class="strips">{"".join(strips)}</div>')  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #4e1cb6bc
+# %% ../nbs/17_report.ipynb #83dc0f00
 def section_losses(page: Page) -> str:
     "Loss curves and diagnostics of every model that was trained."
     parts = []
@@ -541,7 +541,7 @@ def _left_floor(log: pd.DataFrame, floor: float, margin: float = 0.9) -> str:
         return "<strong>Here it never left the floor.</strong>"
     return f"Here the running mean left it at step {int(read['step'].iloc[below[0]]):,} and ended at {mean[-1]:.3f}."
 
-# %% ../nbs/17_report.ipynb #54b061d0
+# %% ../nbs/17_report.ipynb #3b5c330b
 @torch.no_grad()
 def segment_grams(
     method: Method,  # one with a series head, such as IIVDR
@@ -604,7 +604,7 @@ def _central_clip(videos: Videos, path: str, config: TrainConfig) -> torch.Tenso
         raise LeftOut(f"{path}: {getattr(error, 'reason', 'the file is not there any more')}") from error
     return centre_crop(resize_clips(frames[None], _frame_size(config))[:, None], config.clips.size)[:, 0]
 
-# %% ../nbs/17_report.ipynb #39c04127
+# %% ../nbs/17_report.ipynb #3b16124d
 def first_of_each(
     labels: Sequence[str] | NDArray[Any],  # one an item
     most: int = 6,  # items at most
@@ -626,7 +626,7 @@ def relation(
         return "video"
     return "action" if query.classes[query.targets[q]] == gallery.classes[gallery.targets[g]] else "other"
 
-# %% ../nbs/17_report.ipynb #abe89025
+# %% ../nbs/17_report.ipynb #c7dc3366
 def section_ranking(page: Page, n_queries: int = 6, k: int = 5) -> str:
     "Queries and their nearest neighbours, for each model side by side, as moving thumbnails."
     models = page.measured()
@@ -676,7 +676,7 @@ def _ranked_row(page: Page, model: Model, q: int, ranked: NDArray[np.int64]) -> 
     return (f'<section><h4><span class="dot" style="background:{model.colour}"></span>{escape(model.name)}</h4>'
             f'<ol class="ranked">{"".join(cells)}</ol></section>')  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #560cdb36
+# %% ../nbs/17_report.ipynb #fe2cf188
 def map_data(
     models: Sequence[Model],  # whose first runs hold features of the same test videos
     videos: Videos,  # for thumbnails and factors
@@ -700,7 +700,7 @@ def map_data(
     for key, values in names.items():
         palette = plots.category_colours(values)
         place = {name: i for i, name in enumerate(palette)}
-        colourings.append({"name": key, "palette": list(palette.values()), "labels": list(palette), "index": [place[v] for v in values for _ in range(clips)]})
+        colourings.append({"name": readable(key), "palette": list(palette.values()), "labels": [readable(name) for name in palette], "index": [place[v] for v in values for _ in range(clips)]})
     steps = [to_hex(plots.TIME_MAP(t)) for t in np.linspace(0, 1, 32)]
     position = base.position[chosen].reshape(-1)
     colourings.insert(1, {"name": "time in the video", "palette": steps, "labels": [], "index": np.clip(position * 32, 0, 31).astype(int).tolist()})
@@ -714,7 +714,7 @@ def map_data(
         layouts.append({"name": model.name, "colour": model.colour, **points})
     pictures = [found[0] if (found := videos.thumbnail(path)) else "" for path in paths]
     return {"models": layouts, "colourings": colourings, "clips": clips, "time": position.round(2).tolist(),
-            "videos": [{"path": path, "action": names["action"][i], "group": base.groups[n], "picture": pictures[i]} for i, (n, path) in enumerate(zip(chosen, paths))]}  # fmt: skip
+            "videos": [{"path": path, "action": readable(names["action"][i]), "group": base.groups[n], "picture": pictures[i]} for i, (n, path) in enumerate(zip(chosen, paths))]}  # fmt: skip
 
 
 def inline_json(
@@ -723,7 +723,7 @@ def inline_json(
     "JSON that cannot end the script element it stands in."
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
-# %% ../nbs/17_report.ipynb #3e59ee0a
+# %% ../nbs/17_report.ipynb #a8a42c5b
 def section_map(page: Page) -> str:
     "Interactive maps of the test clips, one a model, with one choice of colour for all."
     from plotly.offline import get_plotlyjs
@@ -743,7 +743,7 @@ def section_map(page: Page) -> str:
             f'<script type="application/json" id="map-data">{inline_json(data)}</script>'
             f"<script>{get_plotlyjs()}</script><script>{MAP_SCRIPT}</script>")  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #da5a60fa
+# %% ../nbs/17_report.ipynb #6c6a6fe4
 MAP_SCRIPT = """
 (() => {
   const D = JSON.parse(document.getElementById('map-data').textContent), $ = id => document.getElementById(id);
@@ -790,7 +790,7 @@ MAP_SCRIPT += """
 })();
 """
 
-# %% ../nbs/17_report.ipynb #542e48d7
+# %% ../nbs/17_report.ipynb #bb660689
 def section_variance(page: Page) -> str:
     "The inter/intra split as bars, and the clip similarities behind it."
     splits = {}
@@ -823,7 +823,7 @@ def _clip_gram(page: Page, model: Model, n_videos: int = 6) -> str:
     borders = [test.clips.shape[1] * i for i in range(1, len(chosen))]
     return page.draw(plots.similarity_matrix(rows @ rows.T, borders=borders, numbers=False), f"clip similarities of {model.name}")
 
-# %% ../nbs/17_report.ipynb #13011b7f
+# %% ../nbs/17_report.ipynb #b855c4b6
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " × ".join(map(str, value)) if len(value) == 2 else ", ".join(map(str, value))
@@ -847,7 +847,7 @@ def section_protocol(page: Page) -> str:
         parts.append("<h3>What differs between the models</h3>" + table(["", *[escape(m.name) for m in page.models]], rows))
     parts.append("<h3>What is the same for all</h3>")
     for part in dict.fromkeys(part for part, _ in alike):
-        entries = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for (own, name), value in alike.items() if own == part)
+        entries = "".join(f'<div class="{"long" if len(value) > 30 else ""}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for (own, name), value in alike.items() if own == part)
         parts.append(f'<h4>{escape(part)}</h4><dl class="facts">{entries}</dl>')
     for model in page.models:
         for run in model.runs:
@@ -894,7 +894,7 @@ def section_again(page: Page) -> str:
     text = "".join(f"<h3>{title}</h3><pre>{escape(chr(10).join(lines))}</pre>" for title, lines in (("These commands made the numbers", made), ("Run by run, again", again)) if lines)
     return text + "<p>On the same machine and versions, the same seed gives the same weights. Another machine rounds differently, and training amplifies it: expect the spread over seeds, not equality.</p>"
 
-# %% ../nbs/17_report.ipynb #8386990c
+# %% ../nbs/17_report.ipynb #b3621b6b
 STYLE = """
 :root { --ink:#22262e; --faint:#656c78; --grid:#e3e6ea; --paper:#ffffff; --ground:#f5f6f8; --accent:#b36b00; --font:system-ui; color-scheme:light dark }
 @media (prefers-color-scheme:dark) {
@@ -920,7 +920,7 @@ small { color:var(--faint); font-size:.78rem }
 .film picture { flex:none }
 """
 
-# %% ../nbs/17_report.ipynb #8fb22f59
+# %% ../nbs/17_report.ipynb #d1f4155f
 STYLE += """
 .layout { max-width:1240px; margin:auto; padding:1.2rem 1.4rem 4rem; display:grid; grid-template-columns:190px minmax(0,1fr); gap:2rem }
 nav ol { list-style:none; margin:0; padding:0; position:sticky; top:1.2rem; font-size:.9rem }
@@ -930,8 +930,8 @@ main>section { background:var(--paper); border:1px solid var(--grid); border-rad
 .plate { display:grid; grid-template-columns:minmax(0,1.75fr) minmax(0,1fr); gap:1.4rem; align-items:center; margin:1rem 0 }
 .plate.wide { grid-template-columns:minmax(0,1fr) }
 .picture { overflow-x:auto }
-.picture svg, .grams svg { height:auto; display:block; margin:auto }
-figcaption, .look { font-size:.9rem; color:var(--faint) }
+.picture svg, .grams svg { height:auto; display:block }
+figcaption, .look { font-size:.9rem; color:var(--faint); overflow-wrap:anywhere }
 figcaption b, .look b, figcaption strong { color:var(--ink) }
 .look { max-width:78ch }
 .scroll { overflow-x:auto }
@@ -950,7 +950,7 @@ tr.chance th, tr.chance td { color:var(--faint); font-weight:400; font-style:ita
   font-size:.62rem; line-height:1.2 }
 """
 
-# %% ../nbs/17_report.ipynb #fc1b88af
+# %% ../nbs/17_report.ipynb #89a23372
 STYLE += """
 .strip { display:grid; grid-template-columns:repeat(8,minmax(0,1fr)); gap:4px }
 .strip img { width:100%; display:block; border-bottom:4px solid #0000 }
@@ -962,12 +962,12 @@ STYLE += """
 .query header { font-size:.9rem; line-height:1.3 }
 .query header img, .query header .gone { width:100%; border-radius:6px; display:block }
 .query header p { margin:.4rem 0 0; overflow-wrap:anywhere }
-.query>div { display:grid; grid-template-columns:repeat(auto-fit,minmax(225px,1fr)); gap:.5rem 1.4rem }
-.query h4 { margin-top:0 }
-.ranked { display:grid; grid-template-columns:repeat(5,minmax(0,1fr)); gap:5px; list-style:none; margin:0; padding:0 }
+.query section { display:grid; grid-template-columns:6.2rem minmax(0,36rem); gap:.9rem; align-items:start; margin-bottom:.5rem }
+.query h4 { margin:1.6rem 0 0; overflow-wrap:anywhere }
+.ranked { display:grid; grid-template-columns:repeat(5,minmax(0,1fr)); gap:7px; list-style:none; margin:0; padding:0 }
 .ranked div { border-bottom:4px solid; border-radius:3px; overflow:hidden }
 .ranked img { width:100%; display:block }
-.ranked small { display:block; font-size:.68rem; line-height:1.25; padding:2px 0; overflow-wrap:break-word; hyphens:auto; color:var(--ink) }
+.ranked small { display:block; font-size:.68rem; line-height:1.25; padding:2px 0; color:var(--ink) }
 .chip { display:inline-block; border:1px solid var(--grid); border-radius:6px; padding:0 4px; font-size:.6rem; color:var(--faint) }
 .controls { display:flex; flex-wrap:wrap; gap:.5rem 1.4rem; margin:.8rem 0 }
 select { font:inherit; font-size:.92rem; padding:.25rem .5rem; border-radius:7px; border:1px solid var(--faint); background:var(--paper); color:var(--ink) }
@@ -982,11 +982,12 @@ select { font:inherit; font-size:.92rem; padding:.25rem .5rem; border-radius:7px
 .inspector b { color:var(--ink) }
 """
 
-# %% ../nbs/17_report.ipynb #c3fd01d8
+# %% ../nbs/17_report.ipynb #05aea2fa
 STYLE += """
 .facts { display:grid; grid-template-columns:repeat(auto-fill,minmax(235px,1fr)); gap:.1rem 1.6rem; margin:0; font-size:.86rem }
 .facts div { display:flex; justify-content:space-between; gap:1rem; border-bottom:1px solid var(--grid); padding:.22rem 0 }
 .facts dt { color:var(--faint) }
+.facts .long { grid-column:1/-1 }
 .facts dd { margin:0; text-align:right; overflow-wrap:anywhere }
 pre { background:var(--ground); padding:.8rem 1rem; border-radius:8px; overflow-x:auto; font-size:.8rem }
 code { font-size:.85em }
@@ -1004,6 +1005,8 @@ footer { color:var(--faint); font-size:.82rem; text-align:center; padding:1rem }
   .strip { grid-template-columns:repeat(4,minmax(0,1fr)) }
   .query { grid-template-columns:minmax(0,1fr); gap:.6rem }
   .query header { display:flex; gap:.8rem; align-items:center }
+  .query section { grid-template-columns:minmax(0,1fr); gap:.2rem }
+  .query h4 { margin:.3rem 0 0 }
   .query header img, .query header .gone { width:96px }
   th, td { padding:.4rem .5rem }
 }
@@ -1017,7 +1020,7 @@ footer { color:var(--faint); font-size:.82rem; text-align:center; padding:1rem }
 }
 """
 
-# %% ../nbs/17_report.ipynb #3c15a9cb
+# %% ../nbs/17_report.ipynb #63774073
 SECTIONS: tuple[tuple[str, str, Callable[[Page], str]], ...] = (
     ("table", "What was found", section_table),
     ("sampled", "What was sampled", section_sampled),
@@ -1046,7 +1049,7 @@ def _hero(page: Page, title: str) -> str:
     when = datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC")
     return f'<header class="hero"><div class="head"><h1>{escape(title)}</h1><p>{" · ".join(facts)}</p><p><small>{when}</small></p></div>{film if "<img" in film else ""}</header>'
 
-# %% ../nbs/17_report.ipynb #0125f900
+# %% ../nbs/17_report.ipynb #321ef3db
 def write_report(
     out: str | Path,  # the .html file to write, or a folder that gets a report.html
     runs: Sequence[str | Path],  # run folders or result files, at least one
