@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['shuffle_rank', 'rank_accuracy', 'shuffle_rank_floor']
 
-# %% ../nbs/07_shuffle_rank.ipynb #ee6bd64f
-from math import exp, log, log1p
+# %% ../nbs/07_shuffle_rank.ipynb #9c3d22ed
+from math import exp, inf, log, log1p
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .contrastive import unit
 
-# %% ../nbs/07_shuffle_rank.ipynb #53a9ea55
+# %% ../nbs/07_shuffle_rank.ipynb #32827e94
 def _rank_differences(
     reference: Tensor,  # (B, S, d) raw
     shuffled: Tensor,  # (B, S, d) raw, already unshuffled
@@ -28,12 +28,20 @@ def _rank_differences(
     series = torch.cat([unit(reference), unit(shuffled)], 1)
     with torch.autocast(series.device.type, enabled=False):
         gram = series @ series.transpose(1, 2)
-    row = torch.arange(2 * segments, device=gram.device)[:, None]
-    step = torch.arange(2 * segments, device=gram.device)[None]
-    # column 0 of the rolled matrix is the segment itself, column S its partner
-    rolled = gram.gather(2, ((row + step) % (2 * segments)).expand_as(gram))
-    others = torch.cat([rolled[..., 1:segments], rolled[..., segments + 1 :]], -1)
-    return others - rolled[..., segments, None]
+    step = torch.arange(2 * segments, device=gram.device)
+    # each row turned so that it starts with the segment itself; its partner then stands at S
+    turned = gram.gather(2, ((step[:, None] + step) % (2 * segments)).expand_as(gram))
+    others = torch.cat([turned[..., 1:segments], turned[..., segments + 1 :]], -1)
+    return others - turned[..., segments, None]
+
+# %% ../nbs/07_shuffle_rank.ipynb #bba4d91e
+def _check_options(
+    theta: float,  # θ
+    max_logit: float | None,  # the cap
+) -> None:
+    "Refuse a softness or a cap that is not a positive number."
+    if not theta > 0 or (max_logit is not None and not max_logit > 0):
+        raise ValueError(f"theta is {theta} and max_logit {max_logit}; theta must be greater than 0, max_logit too, or None")
 
 
 def shuffle_rank(
@@ -43,15 +51,14 @@ def shuffle_rank(
     max_logit: float | None = 5.0,  # cap on difference / θ, above which the gradient is zero; None: no cap
 ) -> Tensor:  # scalar, unweighted: the mean over all comparisons
     "Softly count how often another segment of the video is closer than the same segment in the other series; IIVDR (Zhang et al., 2021), sec. 3."
-    if not theta > 0 or (max_logit is not None and not max_logit > 0):
-        raise ValueError(f"theta is {theta} and max_logit {max_logit}; theta must be greater than 0, max_logit too, or None")
+    _check_options(theta, max_logit)
     logits = _rank_differences(reference, shuffled) / theta
     if max_logit is not None:
         logits = logits.clamp(max=max_logit)
     # log(1 + exp(x)) without its underflow; exact up to 50, where float32 cannot tell it from x
     return F.softplus(logits, threshold=50.0).mean()
 
-# %% ../nbs/07_shuffle_rank.ipynb #96b0a4b6
+# %% ../nbs/07_shuffle_rank.ipynb #ee28aa08
 @torch.no_grad()
 def rank_accuracy(
     reference: Tensor,  # (B, S, d) raw segment features of a clip in true order
@@ -60,22 +67,23 @@ def rank_accuracy(
     "Share of segments whose partner is closer than every other segment of the two series."
     return (_rank_differences(reference, shuffled) < 0).all(-1).float().mean()
 
-# %% ../nbs/07_shuffle_rank.ipynb #29e146ab
+# %% ../nbs/07_shuffle_rank.ipynb #2e5931e2
 def shuffle_rank_floor(
     segments: int = 2,  # S
     theta: float = 0.05,  # θ, as given to shuffle_rank
     max_logit: float | None = 5.0,  # the cap, as given to shuffle_rank
 ) -> float:  # the term's lowest mean value for slots that do not depend on the clip
     "What shuffle-rank reaches with content-blind slots under uniform permutations: ln 2 - (5 ln 2 - 3 ln 3) / (2 S) at the usual settings."
-    if segments < 2 or not theta > 0 or (max_logit is not None and not max_logit > 0):
-        raise ValueError(f"segments {segments}, theta {theta}, max_logit {max_logit}: accepted are at least 2, more than 0, more than 0 or None")
-    cap = float("inf") if max_logit is None else max_logit
+    _check_options(theta, max_logit)
+    if segments < 2:
+        raise ValueError(f"segments is {segments}; it must be at least 2")
+    cap = inf if max_logit is None else max_logit
     # S unit vectors can be pairwise no further apart than a simplex: cosine -1 / (S - 1)
     widest = segments / (segments - 1) / theta
 
     def value(x: float) -> float:
-        fixed, swapped = log1p(exp(-x)), min(x, cap) + log1p(exp(-min(x, cap)))
-        return (fixed + swapped / 2 + (segments - 1.5) * log(2)) / segments
+        in_place, exchanged = log1p(exp(-x)), min(x, cap) + log1p(exp(-min(x, cap)))
+        return (in_place + exchanged / 2 + (segments - 1.5) * log(2)) / segments
 
-    # the slope is zero at x = ln 2; beyond the cap the value falls again, so the far end must be looked at too
+    # beyond the cap the value falls again, so the far end must be looked at too
     return min(value(min(log(2), widest)), value(widest))

@@ -17,6 +17,7 @@ from ivdr.contrastive import (
     momentum_update,
     nt_xent,
     nt_xent_logits,
+    queue_statistics,
     temporal_coherence,
     top1_accuracy,
     unit,
@@ -183,7 +184,7 @@ def test_queue_keeps_the_last_keys_in_a_ring(seed, segments, batch):
         queue.enqueue(keys)
         assert queue.pointer.dtype == torch.int64 and int(queue.pointer) == pointer
         torch.testing.assert_close(queue.queue, wanted)
-        assert queue.statistics()["filled"].item() == pytest.approx(min(1, (step + 1) * batch / 12))
+        assert queue_statistics(queue)["queue_filled"].item() == pytest.approx(min(1, (step + 1) * batch / 12))
 
 
 def test_queue_state_survives_saving_and_statistics_show_collapse():
@@ -191,9 +192,9 @@ def test_queue_state_survives_saving_and_statistics_show_collapse():
     queue.enqueue(torch.randn(3, 4))
     copy.load_state_dict(queue.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(queue.state_dict().values(), copy.state_dict().values()))
-    assert copy.statistics()["mean_norm"] < 0.95
+    assert queue_statistics(copy)["queue_mean_norm"] < 0.95
     copy.enqueue(torch.ones(6, 4))
-    assert copy.statistics()["mean_norm"].item() == pytest.approx(1)
+    assert queue_statistics(copy)["queue_mean_norm"].item() == pytest.approx(1)
 
 
 def test_a_loss_can_be_differentiated_after_the_queue_has_moved_on():

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from processes import run
 from ivdr.backbones import Backbone, create_backbone
 from ivdr.contrastive import nt_xent
-from ivdr.iivdr import IIVDR, TERMS, IIVDRMoCo, Method, MoCo, SimCLR, TermWeights, scale_gradient, slot_cosine
+from ivdr.iivdr import IIVDR, TERMS, FloorRamp, IIVDRMoCo, Method, MoCo, SimCLR, TermWeights, encode_keys, scale_gradient, slot_cosine
 from ivdr.sampling import three_views, two_views
 from ivdr.shuffle_rank import shuffle_rank_floor
 
@@ -174,8 +174,8 @@ def feed(weights: TermWeights, sr: float) -> dict[str, float]:
 
 
 def test_the_ramp_starts_when_shuffle_rank_has_left_its_floor():
-    weights = TermWeights(schedule="after_floor", ramp_steps=10, decay=0.9, patience=5)
     floor = shuffle_rank_floor(2)
+    weights = TermWeights(ramp=FloorRamp(floor, ramp_steps=10, decay=0.9, patience=5))
     # one lucky batch is not enough
     assert feed(weights, 0.4)["weight_clip"] == 0
     for _ in range(20):
@@ -192,12 +192,12 @@ def test_the_ramp_starts_when_shuffle_rank_has_left_its_floor():
 
 
 def test_the_ramp_waits_where_shuffle_rank_falls_back_and_its_state_is_saved():
-    weights = TermWeights(schedule="after_floor", ramp_steps=100, decay=0.5, weights={"tc": 0.5})
+    weights = TermWeights(weights={"tc": 0.5}, ramp=FloorRamp(shuffle_rank_floor(2), ramp_steps=100, decay=0.5))
     for _ in range(10):
         seen = feed(weights, 0.1)
     reached = seen["weight_clip"]
     assert 0 < reached < 0.2 and seen["weight_tc"] == pytest.approx(reached / 2)
-    copy = TermWeights(schedule="after_floor", ramp_steps=100, decay=0.5, weights={"tc": 0.5})
+    copy = TermWeights(weights={"tc": 0.5}, ramp=FloorRamp(shuffle_rank_floor(2), ramp_steps=100, decay=0.5))
     copy.load_state_dict(weights.state_dict())
     for _ in range(10):
         seen = feed(copy, 0.8)
@@ -287,7 +287,8 @@ def train_apart(rank, world, states, clips, uniforms):
         results |= {f"{name}.state.{n}": tensor for n, tensor in method.state_dict().items()}
     # plain batch norm: keys must be made from clips that were shuffled over the processes
     method = in_float64(make_moco, states["norm"], norm=True)
-    keys = method.keys(clips[mine, 1], uniforms["moco"][mine, -1])
+    method.key_encoder.follow(method, 0.5)
+    keys = encode_keys(method.key_encoder, clips[mine, 1], uniforms["moco"][mine, -1])
     return results | {f"norm.{n}": key for n, key in keys.items()}
 
 
@@ -312,7 +313,7 @@ def test_two_processes_learn_what_one_process_with_the_whole_batch_learns(tmp_pa
     groups = [[0, 2], [1, 3]]
     for group in groups:
         alone = in_float64(make_moco, states["norm"], norm=True)
-        key = alone.keys(clips[group, 1], uniforms["moco"][group, -1])
+        key = encode_keys(alone.key_encoder, clips[group, 1], uniforms["moco"][group, -1])
         for n in key:
             got = torch.cat([ranks[0][f"norm.{n}"], ranks[1][f"norm.{n}"]])
             torch.testing.assert_close(got[group], key[n])
