@@ -217,11 +217,10 @@ def corrupt(path: Path, how: str) -> None:
         path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "gone"])
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "state.json"])
+# a flipped bit in the JSON file may be a number like another
+@pytest.mark.parametrize(("name", "how"), [(name, how) for name in ("model.safetensors", "optimizer.pt", "state.json")
+                                           for how in ("flipped", "cut", "empty", "gone") if (name, how) != ("state.json", "flipped")])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, how: str) -> None:
-    if (name, how) == ("state.json", "flipped"):
-        pytest.skip("a flipped bit in a JSON number is a number")
     module, optimizer = network()
     folder = training.save_checkpoint(tmp_path, module, optimizer, {"step": 1})
     before = {key: value.clone() for key, value in module.state_dict().items()}
@@ -235,7 +234,7 @@ def test_resume_falls_back_from_a_damaged_checkpoint(videos: Path, uninterrupted
     config = tiny(videos, tmp_path / "run", keep=5)
     run = pretrain(config, progress=False)
     corrupt(checkpoint_folders(run)[0] / "model.safetensors", "cut")
-    with pytest.raises(CheckpointError, match="step-00000012/model.safetensors"):
+    with pytest.raises(CheckpointError, match="last/model.safetensors"):
         training.load_run(run)
     pretrain(config, progress=False)
     assert "step-00000012" in caplog.text and "corrupt" in caplog.text and "step-00000010" in caplog.text
@@ -281,7 +280,8 @@ def test_full_disk_keeps_what_was_saved(videos: Path, uninterrupted: Path, tmp_p
 # -- more than one process
 
 def train_as_rank(config: TrainConfig, rank: int, world: int, port: int, folder: Path) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # what torchrun and accelerate launch tell each process
+    os.environ |= {} if world == 1 else {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     seen: list[list[int]] = []
     kept: dict[str, Any] = {}
     real = training.do_step
