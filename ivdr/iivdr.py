@@ -8,7 +8,7 @@ __all__ = ['TERMS', 'Method', 'check_batch', 'projection_head', 'scale_gradient'
            'make_ramp', 'SeriesHead', 'slot_cosine', 'shuffle_rank_terms', 'iivdr_terms', 'IIVDR', 'iivdr_moco_terms',
            'IIVDRMoCo']
 
-# %% ../nbs/08_iivdr.ipynb #7dcbd434
+# %% ../nbs/08_iivdr.ipynb #b26bbc33
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import Literal, cast
@@ -36,7 +36,7 @@ from ivdr.contrastive import (
 from .sampling import ViewRule, permutations_from_uniforms, shuffle_segments, three_views, two_views, unshuffle_segments
 from .shuffle_rank import rank_accuracy, shuffle_rank, shuffle_rank_floor
 
-# %% ../nbs/08_iivdr.ipynb #6cd72586
+# %% ../nbs/08_iivdr.ipynb #fe459889
 class Method(nn.Module):
     "A way to learn from unlabelled clips: which clips it wants of a video, and what it makes of a batch of them."
     views: ViewRule
@@ -67,7 +67,7 @@ class Method(nn.Module):
         "The losses of one batch."
         raise NotImplementedError
 
-# %% ../nbs/08_iivdr.ipynb #065994e2
+# %% ../nbs/08_iivdr.ipynb #13aa888c
 def check_batch(
     clips: Tensor,  # (B, V, C, T, H, W)
     draws: Tensor | None,  # (B, n_draws) or None
@@ -91,7 +91,7 @@ def projection_head(
     "Linear, ReLU, Linear on the pooled feature, no batch norm; released code of IIVDR (Zhang et al., 2021)."
     return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, dim))
 
-# %% ../nbs/08_iivdr.ipynb #d5ac637c
+# %% ../nbs/08_iivdr.ipynb #de79aede
 def scale_gradient(
     x: Tensor,  # any
     scale: float,  # factor of the gradient
@@ -124,7 +124,7 @@ class SimCLR(Method):
         clip, diagnostics = simclr_term(self, pooled)
         return {"loss": clip, "clip": clip, **diagnostics}
 
-# %% ../nbs/08_iivdr.ipynb #e5ae3c19
+# %% ../nbs/08_iivdr.ipynb #e87b4931
 def simclr_term(
     method: SimCLR,  # holds the clip head and the temperature
     pooled: Tensor,  # (B, 2, F) pooled features of clips 0 and 1
@@ -135,7 +135,7 @@ def simclr_term(
     logits, targets = nt_xent_logits(z[:, 0], z[:, 1], method.temperature, method.gather)
     return scale_gradient(F.cross_entropy(logits, targets), method.clip_grad_scale), {"clip_accuracy": top1_accuracy(logits, targets)}
 
-# %% ../nbs/08_iivdr.ipynb #2c9dbf9a
+# %% ../nbs/08_iivdr.ipynb #2bc019e7
 class KeyEncoder(nn.Module):
     "The slow copy of a network and of the heads that make keys; MoCo (He et al., 2020), sec. 3.2."
 
@@ -165,7 +165,7 @@ class KeyEncoder(nn.Module):
         pooled = global_pool(self.backbone(clips))
         return {name: head(pooled) for name, head in self.heads.items()}
 
-# %% ../nbs/08_iivdr.ipynb #ccb57193
+# %% ../nbs/08_iivdr.ipynb #9aed5cca
 def needs_shuffled_batch_norm(
     network: nn.Module,  # the key encoder
 ) -> bool:  # True with several processes and batch norm that is not synchronised
@@ -191,7 +191,7 @@ def encode_keys(
     back = order.argsort()[mine]
     return {name: all_gather_grad(key)[back] for name, key in keys.items()}
 
-# %% ../nbs/08_iivdr.ipynb #425859f2
+# %% ../nbs/08_iivdr.ipynb #90caf3bd
 class MoCo(Method):
     "A clip finds its partner's key in a queue of earlier keys made by a slow copy of the network; MoCo (He et al., 2020)."
 
@@ -224,7 +224,7 @@ class MoCo(Method):
             self.queue.enqueue(key)
         return {"loss": clip, "clip": clip, **diagnostics}
 
-# %% ../nbs/08_iivdr.ipynb #b8ee5985
+# %% ../nbs/08_iivdr.ipynb #fafac763
 def moco_term(
     method: MoCo,  # holds the clip head, the queue and the temperature
     query: Tensor,  # (B, F) pooled features of the query clips
@@ -235,7 +235,7 @@ def moco_term(
     logits, targets = info_nce_logits(unit(method.clip_head(query)), unit(key), method.queue.snapshot(), method.temperature)
     return F.cross_entropy(logits, targets), {"clip_accuracy": top1_accuracy(logits, targets), **queue_statistics(method.queue)}
 
-# %% ../nbs/08_iivdr.ipynb #459a656e
+# %% ../nbs/08_iivdr.ipynb #1181810a
 class FloorRamp(nn.Module):
     "A weight that stays 0 while shuffle-rank sits on its content-blind floor and then rises linearly to 1."
     sr_mean: Tensor
@@ -269,7 +269,7 @@ class FloorRamp(nn.Module):
         stuck = ((self.ramped < self.ramp_steps) & (self.waited >= self.patience)).float()
         return self.ramped / self.ramp_steps, {"sr_mean": self.sr_mean.clone(), "sr_waited": self.waited.float(), "sr_stuck": stuck}
 
-# %% ../nbs/08_iivdr.ipynb #cfb03a63
+# %% ../nbs/08_iivdr.ipynb #4d12a9b3
 @torch.no_grad()
 def advance_ramp(
     ramp: FloorRamp,  # changed in place
@@ -286,7 +286,7 @@ def advance_ramp(
     ramp.ramped.add_(away).clamp_(max=ramp.ramp_steps)
     ramp.waited.add_((1 - away) * (ramp.ramped < ramp.ramp_steps))
 
-# %% ../nbs/08_iivdr.ipynb #6738f138
+# %% ../nbs/08_iivdr.ipynb #08d4c054
 TERMS = ("clip", "sr", "tc")
 
 
@@ -318,7 +318,7 @@ class TermWeights(nn.Module):
         total = torch.stack([weights[term] * losses[term] for term in self.terms]).sum()
         return total, {**{f"weight_{term}": weight for term, weight in weights.items()}, **diagnostics}
 
-# %% ../nbs/08_iivdr.ipynb #c48f329c
+# %% ../nbs/08_iivdr.ipynb #29c100fc
 def make_ramp(
     schedule: str,  # "constant" or "after_floor"
     segments: int,  # S
@@ -336,7 +336,7 @@ def make_ramp(
     floor = shuffle_rank_floor(segments, theta, max_logit)
     return FloorRamp(floor, start_below, ramp_steps, decay, patience) if schedule == "after_floor" else None
 
-# %% ../nbs/08_iivdr.ipynb #b408d9f6
+# %% ../nbs/08_iivdr.ipynb #efb6db31
 class SeriesHead(nn.Module):
     "IIVDR's second representation: S segment slots read from one pooled feature, segments slowest."
 
@@ -367,7 +367,7 @@ def slot_cosine(
     # the squared length of the sum holds all pairs, and each slot with itself once
     return ((unit(series).sum(-2).square().sum(-1) - segments) / max(segments * (segments - 1), 1)).mean()
 
-# %% ../nbs/08_iivdr.ipynb #7bf7ddb0
+# %% ../nbs/08_iivdr.ipynb #74b3dd76
 def shuffle_rank_terms(
     other: Tensor,  # (B, S, d) series of clip 0
     same: Tensor,  # (B, S, d) series of clip 2
@@ -381,7 +381,7 @@ def shuffle_rank_terms(
     diagnostics = {"sr_other": against_other.detach(), "sr_same": against_same.detach(), "sr_accuracy": rank_accuracy(other, shuffled)}
     return 0.5 * against_other + 0.5 * against_same, diagnostics | {"slot_cosine": slot_cosine(other)}
 
-# %% ../nbs/08_iivdr.ipynb #323d2a9c
+# %% ../nbs/08_iivdr.ipynb #eedbce23
 def iivdr_terms(
     method: "IIVDR",  # holds backbone, heads and options
     clips: Tensor,  # (B, V, C, T, H, W)
@@ -408,7 +408,7 @@ def iivdr_terms(
         diagnostics |= more
     return losses, diagnostics
 
-# %% ../nbs/08_iivdr.ipynb #59862eed
+# %% ../nbs/08_iivdr.ipynb #c36029c2
 class IIVDR(SimCLR):
     "SimCLR plus shuffle-rank and temporal coherence on a second head; IIVDR (Zhang et al., 2021), sec. 3."
 
@@ -447,7 +447,7 @@ class IIVDR(SimCLR):
         loss, more = self.term_weights(losses)
         return {"loss": loss, **losses, **diagnostics, **more}
 
-# %% ../nbs/08_iivdr.ipynb #e14e9276
+# %% ../nbs/08_iivdr.ipynb #fec40678
 def iivdr_moco_terms(
     method: "IIVDRMoCo",  # holds backbone, heads, queues and options
     clips: Tensor,  # (B, V, C, T, H, W)
@@ -473,7 +473,7 @@ def iivdr_moco_terms(
         diagnostics |= more
     return losses, diagnostics
 
-# %% ../nbs/08_iivdr.ipynb #cd1b4f39
+# %% ../nbs/08_iivdr.ipynb #d103a0d2
 def _moco_step(
     method: "IIVDRMoCo",  # its slow copy and queues move in training
     clips: Tensor,  # (B, V, C, T, H, W)
@@ -491,7 +491,7 @@ def _moco_step(
             queue.enqueue(keys[name])
     return losses, diagnostics
 
-# %% ../nbs/08_iivdr.ipynb #8446abf7
+# %% ../nbs/08_iivdr.ipynb #5e5def2d
 class IIVDRMoCo(MoCo):
     "MoCo plus shuffle-rank and temporal coherence with a second queue; IIVDR (Zhang et al., 2021), sec. 3."
 
@@ -528,7 +528,7 @@ class IIVDRMoCo(MoCo):
         loss, more = self.term_weights(losses)
         return {"loss": loss, **losses, **diagnostics, **more}
 
-# %% ../nbs/08_iivdr.ipynb #eeec01e9
+# %% ../nbs/08_iivdr.ipynb #d9efd641
 def _keep_used_parts(
     method: IIVDRMoCo,  # with all parts of MoCo, changed in place
 ) -> None:

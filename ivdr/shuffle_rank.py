@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['shuffle_rank', 'rank_accuracy', 'shuffle_rank_floor']
 
-# %% ../nbs/07_shuffle_rank.ipynb #9c3d22ed
+# %% ../nbs/07_shuffle_rank.ipynb #da47261c
 from math import exp, inf, log, log1p
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .contrastive import unit
 
-# %% ../nbs/07_shuffle_rank.ipynb #32827e94
+# %% ../nbs/07_shuffle_rank.ipynb #d3b996eb
 def _rank_differences(
     reference: Tensor,  # (B, S, d) raw
     shuffled: Tensor,  # (B, S, d) raw, already unshuffled
@@ -34,7 +34,7 @@ def _rank_differences(
     others = torch.cat([turned[..., 1:segments], turned[..., segments + 1 :]], -1)
     return others - turned[..., segments, None]
 
-# %% ../nbs/07_shuffle_rank.ipynb #bba4d91e
+# %% ../nbs/07_shuffle_rank.ipynb #f6748938
 def _check_options(
     theta: float,  # θ
     max_logit: float | None,  # the cap
@@ -58,7 +58,7 @@ def shuffle_rank(
     # log(1 + exp(x)) without its underflow; exact up to 50, where float32 cannot tell it from x
     return F.softplus(logits, threshold=50.0).mean()
 
-# %% ../nbs/07_shuffle_rank.ipynb #ee28aa08
+# %% ../nbs/07_shuffle_rank.ipynb #335c3eaa
 @torch.no_grad()
 def rank_accuracy(
     reference: Tensor,  # (B, S, d) raw segment features of a clip in true order
@@ -67,7 +67,7 @@ def rank_accuracy(
     "Share of segments whose partner is closer than every other segment of the two series."
     return (_rank_differences(reference, shuffled) < 0).all(-1).float().mean()
 
-# %% ../nbs/07_shuffle_rank.ipynb #2e5931e2
+# %% ../nbs/07_shuffle_rank.ipynb #c1c262e1
 def shuffle_rank_floor(
     segments: int = 2,  # S
     theta: float = 0.05,  # θ, as given to shuffle_rank
