@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'MAP_SCRIPT', 'STYLE', 'SECTIONS', 'LeftOut', 'Run', 'read
            'first_of_each', 'relation', 'section_ranking', 'map_data', 'inline_json', 'section_map', 'section_variance',
            'section_protocol', 'section_again', 'write_report']
 
-# %% ../nbs/17_report.ipynb #94d34ad3
+# %% ../nbs/17_report.ipynb #840f27ea
 import html
 import io
 import json
@@ -40,7 +40,7 @@ from .shuffle_rank import rank_accuracy, shuffle_rank_floor
 from .training import TrainConfig, batch_inputs, create_method, load_run, read_config, read_log
 from .video import VideoError, VideoReader
 
-# %% ../nbs/17_report.ipynb #7900961d
+# %% ../nbs/17_report.ipynb #3505cf7f
 class LeftOut(Exception):
     "A picture that cannot be drawn from what there is; the text says why."
 
@@ -79,7 +79,7 @@ def read_run(
     seed = result.seed if result else config.seed if config else 0
     return Run(path, method, seed, config, log if log is not None and len(log) else None, result, features.get("train"), features.get("test"))
 
-# %% ../nbs/17_report.ipynb #45e4f932
+# %% ../nbs/17_report.ipynb #e728d813
 _NOT_THE_MODEL = ("seed", "out", "data", "resume", "workers", "threads", "recipe", "device", "keep", "checkpoint_every", "tensorboard", "log_every", "clips.backend", "clips.cache")
 _ORDER = list(plots.METHOD_STYLE)
 
@@ -145,7 +145,7 @@ def group_runs(
     rank = {method: i for i, method in enumerate(_ORDER)}
     return sorted(models, key=lambda model: rank.get(model.first.method, len(rank)))
 
-# %% ../nbs/17_report.ipynb #39888bf3
+# %% ../nbs/17_report.ipynb #f79b14dd
 def moving_thumbnail(
     frames: NDArray[np.uint8],  # (T, H, W, 3)
     milliseconds: int = 120,  # each frame's time
@@ -166,7 +166,7 @@ def scaled(
     height = max(1, round(frames.shape[1] * width / frames.shape[2]))
     return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)) for frame in frames])
 
-# %% ../nbs/17_report.ipynb #dba246d2
+# %% ../nbs/17_report.ipynb #0f4c3f01
 class Videos:
     "The video files of a set of features: frames and thumbnails of those that still exist, made once each."
 
@@ -241,7 +241,7 @@ class Videos:
         known = {"label", "group", "split", "frames", "fps", "width", "height", "sha256"}
         return {str(c): rows[c].astype(str).tolist() for c in rows.columns if c not in known and 1 < rows[c].astype(str).nunique() <= most}
 
-# %% ../nbs/17_report.ipynb #d6dc60e8
+# %% ../nbs/17_report.ipynb #a2f32db5
 def escape(
     text: object,  # anything with a text form
 ) -> str:  # safe inside HTML, also inside an attribute
@@ -278,7 +278,7 @@ def table(
     )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
-# %% ../nbs/17_report.ipynb #6e3460d8
+# %% ../nbs/17_report.ipynb #3d3240cc
 @dataclass(eq=False)
 class Page:
     "What the sections of a report share."
@@ -312,6 +312,15 @@ class Page:
         return (f'<picture><source media="print, (prefers-reduced-motion: reduce)" srcset="{still}">'
                 f'<img src="{moving}" alt="{escape(words)}" title="{escape(path)}"></picture>')  # fmt: skip
 
+    def leave_out(
+        self,
+        what: str,  # the picture or section
+        why: str,  # the reason, for a person
+    ) -> str:  # HTML: a note for its place
+        "Note that something cannot be drawn."
+        self.left_out.append((what, why))
+        return f'<p class="missing">Left out: {escape(why)}.</p>'
+
     def measured(self) -> list[Model]:
         "Models whose first run left features of both splits."
         found = [model for model in self.models if model.first.train is not None and model.first.test is not None]
@@ -319,7 +328,7 @@ class Page:
             raise LeftOut("no run holds features: results/features_train.npz and results/features_test.npz are written by ivdr evaluate")
         return found
 
-# %% ../nbs/17_report.ipynb #b2631ee5
+# %% ../nbs/17_report.ipynb #662ea389
 @dataclass(frozen=True)
 class Column:
     "One figure of the headline table."
@@ -364,7 +373,7 @@ def ahead(
             return name
     return None
 
-# %% ../nbs/17_report.ipynb #f008f749
+# %% ../nbs/17_report.ipynb #cd9d9047
 def _chance(models: Sequence[Model], column: Column) -> float | None:
     "What guessing gives in a column."
     for model in models:
@@ -418,7 +427,7 @@ def _verdict(page: Page, models: Sequence[Model], winners: Mapping[Column, str |
             "In the other columns the seeds overlap." if clear else "In every column the seeds of the models overlap: the table names no winner.")  # fmt: skip
     return f'<p class="verdict">{text}{size}</p>'
 
-# %% ../nbs/17_report.ipynb #be2b5c54
+# %% ../nbs/17_report.ipynb #36f206d4
 def _images(frames: NDArray[np.uint8], marks: Sequence[str] | None = None, words: str = "") -> str:
     "Frames as a strip that wraps on a narrow screen; marks are CSS colours, one a frame."
     cells = []
@@ -433,10 +442,18 @@ def _method_of(run: Run) -> tuple[Method, bool]:
     "A run's method, and whether it carries the trained weights."
     assert run.config is not None
     if (run.path / "checkpoints" / "last").exists():
-        return load_run(run.path)[0], True
+        try:
+            return load_run(run.path)[0], True
+        except (ValueError, OSError) as error:
+            raise LeftOut(f"the checkpoint cannot be loaded: {error}") from error
+    return _fresh_method(run.config), False
+
+
+def _fresh_method(config: TrainConfig) -> Method:
+    "The method as it was before its first step."
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.config.seed)
-        return create_method(run.config.method, create_backbone(run.config.backbone, **run.config.backbone_options), **run.config.method_options), False
+        torch.manual_seed(config.seed)
+        return create_method(config.method, create_backbone(config.backbone, **config.backbone_options), **config.method_options)
 
 
 def _frame_size(config: TrainConfig) -> tuple[int, int]:
@@ -502,7 +519,7 @@ def _sampled_by(page: Page, run: Run, method: Method, videos: VideoClips, augmen
                     "Dots that pile up at an end: the clip reached over the video's border, and repeats its last frame.")
             + f'<div class="strips">{"".join(strips)}</div>')  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #83dc0f00
+# %% ../nbs/17_report.ipynb #845d1739
 def section_losses(page: Page) -> str:
     "Loss curves and diagnostics of every model that was trained."
     parts = []
@@ -541,7 +558,7 @@ def _left_floor(log: pd.DataFrame, floor: float, margin: float = 0.9) -> str:
         return "<strong>Here it never left the floor.</strong>"
     return f"Here the running mean left it at step {int(read['step'].iloc[below[0]]):,} and ended at {mean[-1]:.3f}."
 
-# %% ../nbs/17_report.ipynb #3b5c330b
+# %% ../nbs/17_report.ipynb #2add135a
 @torch.no_grad()
 def segment_grams(
     method: Method,  # one with a series head, such as IIVDR
@@ -568,28 +585,32 @@ def section_shuffle_rank(page: Page, n_videos: int = 16) -> str:
         raise LeftOut("no run was trained with the shuffle-rank term")
     parts = []
     for model in able:
-        run, config = model.first, model.first.config
-        assert config is not None
-        if run.test is None:
-            raise LeftOut(f"{run.path} has no results/features_test.npz, which names the test videos")
-        method, trained = _method_of(run)
-        if not trained:
-            raise LeftOut(f"{run.path} has no checkpoint")
-        paths = [run.test.paths[i] for i in np.unique(np.linspace(0, len(run.test) - 1, n_videos).round().astype(int))]
-        clips = torch.cat([_central_clip(page.videos, path, config) for path in paths])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            fresh = create_method(config.method, create_backbone(config.backbone, **config.backbone_options), **config.method_options)
-        for name, network in (("untrained", fresh), ("trained", method)):
-            before, after, right = segment_grams(network, clips)
-            picture = page.draw(plots.shuffle_rank_matrices(before, after), f"similarity of segments, {model.name}, {name}")
-            words = (f"<b>{escape(model.name)}, {name}.</b> Mean over {len(paths)} test videos. <em>q</em>: segments of the clip; "
-                     f"<em>p</em>: of its copy with the segments moved on by one. Ranked right: <strong>{100 * right:.0f} %</strong> "
-                     "(slots that ignore the video: 0 %, since every copy here is really shuffled).")  # fmt: skip
-            if name == "trained":
-                words += (" <b>What to look for.</b> In the block where q meets p: has the network read the segments, then the warm fields lie "
-                          "<em>off</em> that block's diagonal before unshuffling and <em>on</em> it after. If the left and the right matrix look alike, its slots ignore the order.")  # fmt: skip
-            parts.append(plate(picture, words))
+        try:
+            parts.append(_order_seen_by(page, model, n_videos))
+        except LeftOut as reason:
+            parts.append(page.leave_out(f"Did it see the order? {model.name}", str(reason)))
+    return "".join(parts)
+
+
+def _order_seen_by(page: Page, model: Model, n_videos: int) -> str:
+    "The matrices of one model: of its first run that has weights, and of the same network before training."
+    run = next((run for run in model.runs if (run.path / "checkpoints" / "last").exists()), None)
+    if run is None or run.config is None:
+        raise LeftOut(f"{model.first.path} has no checkpoint")
+    if run.test is None:
+        raise LeftOut(f"{run.path} has no results/features_test.npz, which names the test videos")
+    paths = [run.test.paths[i] for i in np.unique(np.linspace(0, len(run.test) - 1, n_videos).round().astype(int))]
+    clips = torch.cat([_central_clip(page.videos, path, run.config) for path in paths])
+    parts = []
+    for name, network in (("untrained", _fresh_method(run.config)), ("trained", _method_of(run)[0])):
+        before, after, right = segment_grams(network, clips)
+        words = (f"<b>{escape(model.name)}, {name}.</b> Mean over {len(paths)} test videos. <em>q</em>: segments of the clip; "
+                 f"<em>p</em>: of its copy with the segments moved on by one. Ranked right: <strong>{100 * right:.0f} %</strong> "
+                 "(slots that ignore the video: 0 %, since every copy here is really shuffled).")  # fmt: skip
+        if name == "trained":
+            words += (" <b>What to look for.</b> In the block where q meets p: has the network read the segments, then the warm fields lie "
+                      "<em>off</em> that block's diagonal before unshuffling and <em>on</em> it after. If slots ignore the order, it is the other way round.")  # fmt: skip
+        parts.append(plate(page.draw(plots.shuffle_rank_matrices(before, after), f"similarity of segments, {model.name}, {name}"), words))
     return "".join(parts)
 
 
@@ -604,7 +625,7 @@ def _central_clip(videos: Videos, path: str, config: TrainConfig) -> torch.Tenso
         raise LeftOut(f"{path}: {getattr(error, 'reason', 'the file is not there any more')}") from error
     return centre_crop(resize_clips(frames[None], _frame_size(config))[:, None], config.clips.size)[:, 0]
 
-# %% ../nbs/17_report.ipynb #3b16124d
+# %% ../nbs/17_report.ipynb #82ac1360
 def first_of_each(
     labels: Sequence[str] | NDArray[Any],  # one an item
     most: int = 6,  # items at most
@@ -626,7 +647,7 @@ def relation(
         return "video"
     return "action" if query.classes[query.targets[q]] == gallery.classes[gallery.targets[g]] else "other"
 
-# %% ../nbs/17_report.ipynb #c7dc3366
+# %% ../nbs/17_report.ipynb #d3966b77
 def section_ranking(page: Page, n_queries: int = 6, k: int = 5) -> str:
     "Queries and their nearest neighbours, for each model side by side, as moving thumbnails."
     models = page.measured()
@@ -676,7 +697,7 @@ def _ranked_row(page: Page, model: Model, q: int, ranked: NDArray[np.int64]) -> 
     return (f'<section><h4><span class="dot" style="background:{model.colour}"></span>{escape(model.name)}</h4>'
             f'<ol class="ranked">{"".join(cells)}</ol></section>')  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #fe2cf188
+# %% ../nbs/17_report.ipynb #995145ba
 def map_data(
     models: Sequence[Model],  # whose first runs hold features of the same test videos
     videos: Videos,  # for thumbnails and factors
@@ -723,7 +744,7 @@ def inline_json(
     "JSON that cannot end the script element it stands in."
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
-# %% ../nbs/17_report.ipynb #a8a42c5b
+# %% ../nbs/17_report.ipynb #1ad62a23
 def section_map(page: Page) -> str:
     "Interactive maps of the test clips, one a model, with one choice of colour for all."
     from plotly.offline import get_plotlyjs
@@ -743,7 +764,7 @@ def section_map(page: Page) -> str:
             f'<script type="application/json" id="map-data">{inline_json(data)}</script>'
             f"<script>{get_plotlyjs()}</script><script>{MAP_SCRIPT}</script>")  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #6c6a6fe4
+# %% ../nbs/17_report.ipynb #572fe37d
 MAP_SCRIPT = """
 (() => {
   const D = JSON.parse(document.getElementById('map-data').textContent), $ = id => document.getElementById(id);
@@ -790,7 +811,7 @@ MAP_SCRIPT += """
 })();
 """
 
-# %% ../nbs/17_report.ipynb #bb660689
+# %% ../nbs/17_report.ipynb #a4336be3
 def section_variance(page: Page) -> str:
     "The inter/intra split as bars, and the clip similarities behind it."
     splits = {}
@@ -823,7 +844,7 @@ def _clip_gram(page: Page, model: Model, n_videos: int = 6) -> str:
     borders = [test.clips.shape[1] * i for i in range(1, len(chosen))]
     return page.draw(plots.similarity_matrix(rows @ rows.T, borders=borders, numbers=False), f"clip similarities of {model.name}")
 
-# %% ../nbs/17_report.ipynb #b855c4b6
+# %% ../nbs/17_report.ipynb #24fbdf54
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " × ".join(map(str, value)) if len(value) == 2 else ", ".join(map(str, value))
@@ -894,7 +915,7 @@ def section_again(page: Page) -> str:
     text = "".join(f"<h3>{title}</h3><pre>{escape(chr(10).join(lines))}</pre>" for title, lines in (("These commands made the numbers", made), ("Run by run, again", again)) if lines)
     return text + "<p>On the same machine and versions, the same seed gives the same weights. Another machine rounds differently, and training amplifies it: expect the spread over seeds, not equality.</p>"
 
-# %% ../nbs/17_report.ipynb #b3621b6b
+# %% ../nbs/17_report.ipynb #0438f13c
 STYLE = """
 :root { --ink:#22262e; --faint:#656c78; --grid:#e3e6ea; --paper:#ffffff; --ground:#f5f6f8; --accent:#b36b00; --font:system-ui; color-scheme:light dark }
 @media (prefers-color-scheme:dark) {
@@ -920,7 +941,7 @@ small { color:var(--faint); font-size:.78rem }
 .film picture { flex:none }
 """
 
-# %% ../nbs/17_report.ipynb #d1f4155f
+# %% ../nbs/17_report.ipynb #63439070
 STYLE += """
 .layout { max-width:1240px; margin:auto; padding:1.2rem 1.4rem 4rem; display:grid; grid-template-columns:190px minmax(0,1fr); gap:2rem }
 nav ol { list-style:none; margin:0; padding:0; position:sticky; top:1.2rem; font-size:.9rem }
@@ -950,7 +971,7 @@ tr.chance th, tr.chance td { color:var(--faint); font-weight:400; font-style:ita
   font-size:.62rem; line-height:1.2 }
 """
 
-# %% ../nbs/17_report.ipynb #89a23372
+# %% ../nbs/17_report.ipynb #4817c385
 STYLE += """
 .strip { display:grid; grid-template-columns:repeat(8,minmax(0,1fr)); gap:4px }
 .strip img { width:100%; display:block; border-bottom:4px solid #0000 }
@@ -982,7 +1003,7 @@ select { font:inherit; font-size:.92rem; padding:.25rem .5rem; border-radius:7px
 .inspector b { color:var(--ink) }
 """
 
-# %% ../nbs/17_report.ipynb #05aea2fa
+# %% ../nbs/17_report.ipynb #6dffb361
 STYLE += """
 .facts { display:grid; grid-template-columns:repeat(auto-fill,minmax(235px,1fr)); gap:.1rem 1.6rem; margin:0; font-size:.86rem }
 .facts div { display:flex; justify-content:space-between; gap:1rem; border-bottom:1px solid var(--grid); padding:.22rem 0 }
@@ -1020,7 +1041,7 @@ footer { color:var(--faint); font-size:.82rem; text-align:center; padding:1rem }
 }
 """
 
-# %% ../nbs/17_report.ipynb #63774073
+# %% ../nbs/17_report.ipynb #e6ce7e77
 SECTIONS: tuple[tuple[str, str, Callable[[Page], str]], ...] = (
     ("table", "What was found", section_table),
     ("sampled", "What was sampled", section_sampled),
@@ -1049,7 +1070,7 @@ def _hero(page: Page, title: str) -> str:
     when = datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC")
     return f'<header class="hero"><div class="head"><h1>{escape(title)}</h1><p>{" · ".join(facts)}</p><p><small>{when}</small></p></div>{film if "<img" in film else ""}</header>'
 
-# %% ../nbs/17_report.ipynb #321ef3db
+# %% ../nbs/17_report.ipynb #9db403cd
 def write_report(
     out: str | Path,  # the .html file to write, or a folder that gets a report.html
     runs: Sequence[str | Path],  # run folders or result files, at least one
@@ -1072,8 +1093,7 @@ def write_report(
         try:
             body = section(page)
         except LeftOut as reason:
-            page.left_out.append((heading, str(reason)))
-            body = f'<p class="missing">Left out: {escape(reason)}.</p>'
+            body = page.leave_out(heading, str(reason))
         contents.append(f'<li><a href="#{anchor}">{heading}</a></li>')
         parts.append(f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>')
     if page.left_out or page.videos.gone:
