@@ -9,7 +9,7 @@ __all__ = ['INK', 'FAINT', 'GRID', 'PAPER', 'GOOD', 'BAD', 'SAME', 'METHOD_STYLE
            'shuffle_rank_matrices', 'smooth', 'loss_terms', 'loss_curves', 'embed', 'is_categorical',
            'category_colours', 'embedding_map', 'variance_bars', 'metric_bars', 'ranking_strip']
 
-# %% ../nbs/14_plots.ipynb #bb455892
+# %% ../nbs/14_plots.ipynb #efb63f63
 import base64
 import io
 import re
@@ -31,7 +31,7 @@ from sklearn.manifold import TSNE
 
 from .shuffle_rank import shuffle_rank_floor
 
-# %% ../nbs/14_plots.ipynb #71e7dbba
+# %% ../nbs/14_plots.ipynb #f35b8417
 INK, FAINT, GRID, PAPER = "#22262e", "#6b7280", "#e3e6ea", "#ffffff"  # text, secondary text, lines, ground
 GOOD, BAD, SAME = "#009e73", "#d55e00", "#0072b2"  # same action, another action, same video
 METHOD_STYLE: dict[str, tuple[str, str]] = {
@@ -48,7 +48,7 @@ CATEGORIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", 
 TIME_MAP = LinearSegmentedColormap.from_list("time", ["#2c3e8c", "#2a8fa8", "#7fc97f", "#f2d34c"])
 HEAT_MAP = LinearSegmentedColormap.from_list("heat", ["#0b3c5d", "#5aa0c8", "#f4f4f2", "#f0a35a", "#9c2f00"])
 
-# %% ../nbs/14_plots.ipynb #bbe730c7
+# %% ../nbs/14_plots.ipynb #73b8418e
 def method_name(
     method: str,  # registry name, such as "iivdr"; anything else is shown as it is
 ) -> str:  # the name as people write it
@@ -66,7 +66,7 @@ def method_colour(
             return colour
     return CATEGORIES[(position + 5) % len(CATEGORIES)]
 
-# %% ../nbs/14_plots.ipynb #a74a9701
+# %% ../nbs/14_plots.ipynb #b7ea6fa4
 class Picture(Figure):
     "A matplotlib figure outside pyplot's global state, which a notebook shows by itself."
 
@@ -105,7 +105,7 @@ def save(
     figure.savefig(path, dpi=dpi, facecolor=PAPER)
     return path
 
-
+# %% ../nbs/14_plots.ipynb #cf05139c
 def data_uri(
     content: bytes,  # a file's bytes
     mime: str = "image/png",  # what it is
@@ -113,7 +113,7 @@ def data_uri(
     "A file as an address that carries the file itself, so that a page needs no second file."
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
-# %% ../nbs/14_plots.ipynb #3e189699
+# %% ../nbs/14_plots.ipynb #57c9584f
 SVG_NAMES = {INK: "var(--ink, #22262e)", FAINT: "var(--faint, #6b7280)", GRID: "var(--grid, #e3e6ea)", PAPER: "var(--paper, #ffffff)"}
 
 
@@ -137,7 +137,7 @@ def svg(
         text = re.sub(rf"(?<=: ){colour}\b", name, text)
     return text
 
-# %% ../nbs/14_plots.ipynb #4081ebd7
+# %% ../nbs/14_plots.ipynb #c0ab23bd
 def clean(
     axes: Axes,  # the axes to tidy
     title: str = "",  # written at the top left
@@ -158,7 +158,7 @@ def clean(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return axes
 
-# %% ../nbs/14_plots.ipynb #ad13dcf7
+# %% ../nbs/14_plots.ipynb #9f7a5e67
 Frames = NDArray[np.uint8]
 
 
@@ -179,7 +179,7 @@ def tile(
     sheet = canvas.reshape(rows, columns, cell_h, cell_w, 4).swapaxes(1, 2).reshape(rows * cell_h, columns * cell_w, 4)
     return np.ascontiguousarray(sheet[: rows * cell_h - gap, : columns * cell_w - gap])
 
-# %% ../nbs/14_plots.ipynb #eb3f7eed
+# %% ../nbs/14_plots.ipynb #93512e43
 def _sheet(
     frames: Frames,
     columns: int,
@@ -210,7 +210,7 @@ def _sheet(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return figure, axes, gap, below, round(dot)
 
-
+# %% ../nbs/14_plots.ipynb #cd519b8e
 def film_strip(
     frames: Frames,  # (T, H, W, 3) uint8 RGB
     marks: Sequence[object] | None = None,  # T labels under the frames, such as frame numbers
@@ -224,7 +224,7 @@ def film_strip(
             raise ValueError(f"{name} must hold one entry a frame ({len(frames)}), got {len(given)}")
     return _sheet(frames, min(columns or len(frames), len(frames)), marks, colours, title)[0]
 
-# %% ../nbs/14_plots.ipynb #1c85fa2c
+# %% ../nbs/14_plots.ipynb #1d7d4a49
 def contact_sheet(
     videos: Sequence[Frames],  # each (T, H, W, 3) uint8; lengths may differ, sizes may not
     names: Sequence[str],  # one name a video, written at its left
@@ -242,7 +242,7 @@ def contact_sheet(
         axes.text(-4 * dot, (i + 0.5) * height - gap / 2, name, ha="right", va="center", fontsize=8, color=INK)
     return figure
 
-# %% ../nbs/14_plots.ipynb #de8b3e54
+# %% ../nbs/14_plots.ipynb #10a4dc3d
 def clip_timeline(
     views: NDArray[np.int64],  # (V, T) frame numbers of each view, in playing order
     n_frames: int,  # length of the video
@@ -272,7 +272,7 @@ def clip_timeline(
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= n_frames])
     return figure
 
-# %% ../nbs/14_plots.ipynb #633254aa
+# %% ../nbs/14_plots.ipynb #f0fa8667
 def _heat(axes: Axes, matrix: NDArray[Any], labels: Sequence[str] | None, borders: Sequence[int], numbers: bool) -> Any:
     n = len(matrix)
     image = axes.imshow(matrix, cmap=HEAT_MAP, vmin=-1, vmax=1, interpolation="nearest")
@@ -311,7 +311,7 @@ def similarity_matrix(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #af70c0d4
+# %% ../nbs/14_plots.ipynb #094d84ef
 def shuffle_rank_matrices(
     before: NDArray[Any],  # (2S, 2S) or (B, 2S, 2S) Gram matrix of [clip, shuffled copy]; a batch is averaged
     after: NDArray[Any],  # the same with the copy's segment vectors put back into order
@@ -338,7 +338,7 @@ def shuffle_rank_matrices(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #967b9346
+# %% ../nbs/14_plots.ipynb #d7498deb
 TERM_NAMES = {
     "loss": "total loss",
     "clip": "clip contrast",
@@ -364,7 +364,30 @@ def loss_terms(
     "Which columns of a log are losses: the total and whatever has a weight in it, or is one of the four known terms."
     return [str(c) for c in log.columns if c in list(TERM_NAMES)[:4] or f"weight_{c}" in log.columns]
 
-# %% ../nbs/14_plots.ipynb #ba22aaf2
+# %% ../nbs/14_plots.ipynb #c1a2b310
+def _draw_term(axes: Axes, term: str, runs: Mapping[str, pd.DataFrame], smoothing: float | None) -> None:
+    "One panel of loss curves: every step thin, the running mean thick."
+    for position, (name, log) in enumerate(runs.items()):
+        # a GPU run reads its losses only every few steps: the rows between are empty
+        read = log.loc[log[term].notna(), ["step", term]]
+        line = smooth(read[term].to_numpy(), smoothing or len(read) / 30)
+        kept = slice(None, None, max(1, len(read) // 600))
+        colour = method_colour(name, position) if name else CATEGORIES[0]
+        axes.plot(read["step"][kept], read[term][kept], color=colour, alpha=0.22, linewidth=0.7)
+        axes.plot(read["step"][kept], line[kept], color=colour, linewidth=1.8, label=method_name(name))
+    axes.set_xlabel("step")
+
+
+def _draw_weights(axes: Axes, runs: Mapping[str, pd.DataFrame], weights: Mapping[str, Sequence[str]]) -> None:
+    "The panel of loss curves that shows which term counted when."
+    for name, log in runs.items():
+        for k, column in enumerate(weights[name]):
+            axes.plot(log["step"], log[column], color=CATEGORIES[k + 2], linewidth=1.8, linestyle=("-", (0, (3, 2)), ":")[k % 3],
+                      label=f"{method_name(name)} {TERM_NAMES.get(column[7:], column[7:])}".strip())  # fmt: skip
+    axes.set(xlabel="step", ylim=(-0.05, 1.9), yticks=[0, 0.5, 1])
+    axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", ncols=2)
+
+# %% ../nbs/14_plots.ipynb #42a5affd
 def loss_curves(
     logs: pd.DataFrame | Mapping[str, pd.DataFrame],  # one log, or one for each named run
     segments: int = 2,  # S of the shuffle-rank term, which sets its floor
@@ -387,16 +410,7 @@ def loss_curves(
     figure = Picture({1: 3.6, 2: 5.8, 3: 6.3}[columns], 0.3 * bool(title) + 1.85 * -(-panels // columns))
     for k, term in enumerate(drawn):
         axes = clean(figure.add_subplot(-(-panels // columns), columns, k + 1), TERM_NAMES.get(term, term.replace("_", " ")))
-        for position, (name, log) in enumerate(runs.items()):
-            if term not in log:
-                continue
-            # a GPU run reads its losses only every few steps: the rows between are empty
-            read = log.loc[log[term].notna(), ["step", term]]
-            line = smooth(read[term].to_numpy(), smoothing or len(read) / 30)
-            kept = slice(None, None, max(1, len(read) // 600))
-            colour = method_colour(name, position) if name else CATEGORIES[0]
-            axes.plot(read["step"][kept], read[term][kept], color=colour, alpha=0.22, linewidth=0.7)
-            axes.plot(read["step"][kept], line[kept], color=colour, linewidth=1.8, label=method_name(name))
+        _draw_term(axes, term, {name: log for name, log in runs.items() if term in log}, smoothing)
         if term == "sr":
             floor = shuffle_rank_floor(segments) if floor is None else floor
             axes.axhline(floor, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -404,20 +418,13 @@ def loss_curves(
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=max(axes.get_ylim()[1], floor * 1.2))
         if any(runs) and k == 0:
             axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
-        axes.set_xlabel("step")
     if has_weights:
-        axes = clean(figure.add_subplot(-(-panels // columns), columns, panels), "weight of each term in the total")
-        for name, log in runs.items():
-            for k, column in enumerate(weights[name]):
-                axes.plot(log["step"], log[column], color=CATEGORIES[k + 2], linewidth=1.8, linestyle=("-", (0, (3, 2)), ":")[k % 3],
-                          label=f"{method_name(name)} {TERM_NAMES.get(column[7:], column[7:])}".strip())  # fmt: skip
-        axes.set(xlabel="step", ylim=(-0.05, 1.9), yticks=[0, 0.5, 1])
-        axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", ncols=2)
+        _draw_weights(clean(figure.add_subplot(-(-panels // columns), columns, panels), "weight of each term in the total"), runs, weights)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #f6a1278e
+# %% ../nbs/14_plots.ipynb #93dfaab6
 def embed(
     features: NDArray[Any],  # (n, d), raw: rows are L2-normalised here
     how: str = "pca",  # "pca" or "tsne"
@@ -430,6 +437,8 @@ def embed(
     if rows.ndim != 2 or len(rows) < 3:
         raise ValueError(f"features must have the shape (n, d) with n > 2, got {rows.shape}")
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+    if not rows.std(0).any():  # collapsed features: one point, which no projection can spread
+        return np.zeros((len(rows), 2))
     width = 2 if how == "pca" else 50
     points = PCA(min(width, *rows.shape), random_state=seed).fit_transform(rows)
     if how == "tsne":
@@ -453,7 +462,7 @@ def category_colours(
     "One colour for each name; the colours repeat after sixteen."
     return {name: CATEGORIES[i % len(CATEGORIES)] for i, name in enumerate(sorted({str(v) for v in np.asarray(values)}))}
 
-
+# %% ../nbs/14_plots.ipynb #d8e737b0
 def embedding_map(
     points: NDArray[Any],  # (n, 2), such as embed gives
     values: Sequence[Any] | NDArray[Any],  # n names or n numbers that colour the points
@@ -482,7 +491,7 @@ def embedding_map(
         bar.set_label(name, color=FAINT, fontsize=8.5)
     return figure
 
-# %% ../nbs/14_plots.ipynb #1261ff83
+# %% ../nbs/14_plots.ipynb #4342190e
 def variance_bars(
     splits: Mapping[str, tuple[float, float]],  # model -> (inter, intra), rows L2-normalised before
     title: str = "",  # of which features
@@ -506,7 +515,7 @@ def variance_bars(
                 loc="lower left", bbox_to_anchor=(0, 1 - 0.02 / len(splits)), borderaxespad=0)  # fmt: skip
     return figure
 
-# %% ../nbs/14_plots.ipynb #7ab84bca
+# %% ../nbs/14_plots.ipynb #94002a89
 def metric_bars(
     values: Mapping[str, Mapping[str, Sequence[float]]],  # metric -> model -> one value a seed
     chance: Mapping[str, float] | None = None,  # metric -> what guessing gives
@@ -539,7 +548,7 @@ def metric_bars(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #59a805c8
+# %% ../nbs/14_plots.ipynb #42db1f67
 RELATIONS = {"action": (GOOD, "✓ same action"), "video": (SAME, "= same video"), "other": (BAD, "✗ other")}
 
 

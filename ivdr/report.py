@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'MAP_SCRIPT', 'STYLE', 'SECTIONS', 'LeftOut', 'Run', 'read_run', 'Model', 'group_runs', 'moving_thumbnail',
-           'scaled', 'Videos', 'escape', 'readable', 'plate', 'table', 'Page', 'Column', 'shown', 'ahead',
-           'section_table', 'section_sampled', 'section_losses', 'segment_grams', 'section_shuffle_rank',
-           'first_of_each', 'relation', 'section_ranking', 'map_data', 'inline_json', 'section_map', 'section_variance',
-           'section_protocol', 'section_again', 'write_report']
+           'scaled', 'Videos', 'thumbnail', 'factors', 'escape', 'readable', 'plate', 'table', 'Page', 'measured',
+           'Column', 'shown', 'ahead', 'section_table', 'section_sampled', 'section_losses', 'segment_grams',
+           'section_shuffle_rank', 'first_of_each', 'relation', 'section_ranking', 'map_data', 'inline_json',
+           'section_map', 'section_variance', 'section_protocol', 'section_again', 'write_report']
 
-# %% ../nbs/17_report.ipynb #840f27ea
+# %% ../nbs/17_report.ipynb #0deb6cca
 import html
 import io
 import json
@@ -40,7 +40,7 @@ from .shuffle_rank import rank_accuracy, shuffle_rank_floor
 from .training import TrainConfig, batch_inputs, create_method, load_run, read_config, read_log
 from .video import VideoError, VideoReader
 
-# %% ../nbs/17_report.ipynb #3505cf7f
+# %% ../nbs/17_report.ipynb #9d7770be
 class LeftOut(Exception):
     "A picture that cannot be drawn from what there is; the text says why."
 
@@ -79,7 +79,7 @@ def read_run(
     seed = result.seed if result else config.seed if config else 0
     return Run(path, method, seed, config, log if log is not None and len(log) else None, result, features.get("train"), features.get("test"))
 
-# %% ../nbs/17_report.ipynb #e728d813
+# %% ../nbs/17_report.ipynb #f881608d
 _NOT_THE_MODEL = ("seed", "out", "data", "resume", "workers", "threads", "recipe", "device", "keep", "checkpoint_every", "tensorboard", "log_every", "clips.backend", "clips.cache")
 _ORDER = list(plots.METHOD_STYLE)
 
@@ -101,7 +101,7 @@ def _traits(run: Run) -> dict[str, str]:
         flat = {key: value for key, value in flat.items() if key.startswith("backbone")}
     return flat | {"method": run.method, "backbone": run.result.backbone if run.result else flat.get("backbone", "?")}
 
-
+# %% ../nbs/17_report.ipynb #cf4a5900
 @dataclass(eq=False)
 class Model:
     "Runs that differ in their seed only."
@@ -123,7 +123,7 @@ class Model:
         found = [run.result.metrics.get(task, {}).get(figure) for run in self.runs if run.result]
         return [float(value) for value in found if value is not None]
 
-
+# %% ../nbs/17_report.ipynb #ee19da20
 def group_runs(
     runs: Sequence[Run],  # in any order
 ) -> list[Model]:  # untrained first, then in the order of the methods
@@ -145,7 +145,7 @@ def group_runs(
     rank = {method: i for i, method in enumerate(_ORDER)}
     return sorted(models, key=lambda model: rank.get(model.first.method, len(rank)))
 
-# %% ../nbs/17_report.ipynb #f79b14dd
+# %% ../nbs/17_report.ipynb #16a9f99f
 def moving_thumbnail(
     frames: NDArray[np.uint8],  # (T, H, W, 3)
     milliseconds: int = 120,  # each frame's time
@@ -166,7 +166,7 @@ def scaled(
     height = max(1, round(frames.shape[1] * width / frames.shape[2]))
     return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)) for frame in frames])
 
-# %% ../nbs/17_report.ipynb #0f4c3f01
+# %% ../nbs/17_report.ipynb #519aa304
 class Videos:
     "The video files of a set of features: frames and thumbnails of those that still exist, made once each."
 
@@ -181,18 +181,13 @@ class Videos:
         self.root: Path | None = None
         self.why = "the runs do not say where their videos are"
         self.gone: dict[str, str] = {}  # path -> why it cannot be shown
-        self._thumbnails: dict[str, tuple[str, str] | None] = {}
-        if data is not None:
-            self._open(Path(data))
-
-    def _open(self, data: Path) -> None:
-        if not data.exists():
+        self.made: dict[str, tuple[str, str] | None] = {}  # path -> its thumbnails
+        if data is not None and not Path(data).exists():
             self.why = f"{data} is not there any more"
-        elif data.is_file() or (data / "manifest.csv").is_file():
-            self.manifest = Manifest.load(data)
-            self.root = Path(self.manifest.root)
-        else:
-            self.root = data
+        elif data is not None:
+            if Path(data).is_file() or (Path(data) / "manifest.csv").is_file():
+                self.manifest = Manifest.load(data)
+            self.root = Path(self.manifest.root if self.manifest else data)
 
     def frames(
         self,
@@ -209,39 +204,38 @@ class Videos:
         except (VideoError, FileNotFoundError) as error:
             raise LeftOut(f"{path}: {getattr(error, 'reason', 'the file is not there any more')}") from error
 
-    def thumbnail(
-        self,
-        path: str,  # as features name it
-    ) -> tuple[str, str] | None:  # addresses that carry the moving picture and a still one; None if the video is gone
-        "A moving thumbnail; a video that is gone is listed in `gone`."
-        if path not in self._thumbnails:
-            try:
-                frames, seconds = self.frames(path)
-                small = scaled(frames, self.width)
-                pace = int(np.clip(1000 * seconds / len(small), 70, 220))
-                self._thumbnails[path] = (plots.data_uri(moving_thumbnail(small, pace), "image/webp"),
-                                          plots.data_uri(moving_thumbnail(small[len(small) // 2][None]), "image/webp"))  # fmt: skip
-            except LeftOut as reason:
-                self.gone[path] = str(reason)
-                self._thumbnails[path] = None
-        return self._thumbnails[path]
+# %% ../nbs/17_report.ipynb #1593a4a7
+def thumbnail(
+    videos: Videos,  # where to look
+    path: str,  # as features name it
+) -> tuple[str, str] | None:  # addresses that carry the moving picture and a still one; None if the video is gone
+    "A moving thumbnail, made once; a video that is gone is listed in `videos.gone`."
+    if path not in videos.made:
+        try:
+            frames, seconds = videos.frames(path)
+            small = scaled(frames, videos.width)
+            pace = int(np.clip(1000 * seconds / len(small), 70, 220))
+            pictures = moving_thumbnail(small, pace), moving_thumbnail(small[len(small) // 2][None])
+            videos.made[path] = plots.data_uri(pictures[0], "image/webp"), plots.data_uri(pictures[1], "image/webp")
+        except LeftOut as reason:
+            videos.gone[path] = str(reason)
+            videos.made[path] = None
+    return videos.made[path]
 
-    def factors(
-        self,
-        paths: Sequence[str],  # as features name them
-        most: int = 16,  # columns with more values than this tell nothing on a map
-    ) -> dict[str, list[str]]:  # column -> one value a path
-        "What else the manifest says of the videos: scene, camera, …"
-        if self.manifest is None:
-            return {}
-        table = self.manifest.table.drop_duplicates("path").set_index("path")
-        if not set(paths) <= set(table.index):
-            return {}
-        rows = table.loc[list(paths)].select_dtypes(exclude="float")
-        known = {"label", "group", "split", "frames", "fps", "width", "height", "sha256"}
-        return {str(c): rows[c].astype(str).tolist() for c in rows.columns if c not in known and 1 < rows[c].astype(str).nunique() <= most}
+# %% ../nbs/17_report.ipynb #e2ad454f
+def factors(
+    manifest: Manifest | None,  # of the videos, if there is one
+    paths: Sequence[str],  # as features name them
+    most: int = 16,  # columns with more values than this tell nothing on a map
+) -> dict[str, list[str]]:  # column -> one value a path
+    "What else a manifest says of videos: scene, camera, …"
+    if manifest is None or not set(paths) <= set(manifest.table["path"]):
+        return {}
+    rows = manifest.table.drop_duplicates("path").set_index("path").loc[list(paths)].select_dtypes(exclude="float")
+    known = {"label", "group", "split", "frames", "fps", "width", "height", "sha256"}
+    return {str(c): rows[c].astype(str).tolist() for c in rows.columns if c not in known and 1 < rows[c].astype(str).nunique() <= most}
 
-# %% ../nbs/17_report.ipynb #a2f32db5
+# %% ../nbs/17_report.ipynb #2d4a6f17
 def escape(
     text: object,  # anything with a text form
 ) -> str:  # safe inside HTML, also inside an attribute
@@ -278,7 +272,7 @@ def table(
     )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
-# %% ../nbs/17_report.ipynb #3d3240cc
+# %% ../nbs/17_report.ipynb #aa5f719e
 @dataclass(eq=False)
 class Page:
     "What the sections of a report share."
@@ -295,8 +289,7 @@ class Page:
         "A figure as a drawing in the page's own colours, neither so small that its text cannot be read nor blown up."
         self.drawings += 1
         drawing = plots.svg(figure, f"d{self.drawings}-")
-        points = float(drawing.split('viewBox="', 1)[1].split()[2])
-        size = f"width:min(100%,{1.65 * points:.0f}px);min-width:{0.98 * points:.0f}px"
+        size = f"width:min(100%,{119 * figure.get_figwidth():.0f}px);min-width:{70 * figure.get_figwidth():.0f}px"
         return drawing.replace('<svg style="', f'<svg role="img" aria-label="{escape(words)}" style="{size};', 1)
 
     def thumbnail(
@@ -304,13 +297,12 @@ class Page:
         path: str,  # of the video
         words: str = "",  # what a screen reader says
     ) -> str:  # HTML: moves, unless the reader has asked for stillness or prints
-        "A moving thumbnail, or a grey field where the video is gone."
-        found = self.videos.thumbnail(path)
+        "A moving thumbnail in the page, or a grey field where the video is gone."
+        found = thumbnail(self.videos, path)
         if found is None:
             return '<span class="gone">video<br>not there</span>'
-        moving, still = found
-        return (f'<picture><source media="print, (prefers-reduced-motion: reduce)" srcset="{still}">'
-                f'<img src="{moving}" alt="{escape(words)}" title="{escape(path)}"></picture>')  # fmt: skip
+        return (f'<picture><source media="print, (prefers-reduced-motion: reduce)" srcset="{found[1]}">'
+                f'<img src="{found[0]}" alt="{escape(words)}" title="{escape(path)}"></picture>')  # fmt: skip
 
     def leave_out(
         self,
@@ -321,14 +313,17 @@ class Page:
         self.left_out.append((what, why))
         return f'<p class="missing">Left out: {escape(why)}.</p>'
 
-    def measured(self) -> list[Model]:
-        "Models whose first run left features of both splits."
-        found = [model for model in self.models if model.first.train is not None and model.first.test is not None]
-        if not found:
-            raise LeftOut("no run holds features: results/features_train.npz and results/features_test.npz are written by ivdr evaluate")
-        return found
+# %% ../nbs/17_report.ipynb #5f1ea8ef
+def measured(
+    page: Page,  # with the models
+) -> list[Model]:  # never empty
+    "Models whose first run left features of both splits."
+    found = [model for model in page.models if model.first.train is not None and model.first.test is not None]
+    if not found:
+        raise LeftOut("no run holds features: results/features_train.npz and results/features_test.npz are written by ivdr evaluate")
+    return found
 
-# %% ../nbs/17_report.ipynb #662ea389
+# %% ../nbs/17_report.ipynb #4698dfd0
 @dataclass(frozen=True)
 class Column:
     "One figure of the headline table."
@@ -359,7 +354,7 @@ def shown(
     spread = f' <span class="sd">± {scale * np.std(values, ddof=1):.{digits}f}</span>' if len(values) > 1 else ""
     return f"{scale * np.mean(values):.{digits}f}{spread}{unit}"
 
-
+# %% ../nbs/17_report.ipynb #7dae6468
 def ahead(
     values: Mapping[str, Sequence[float]],  # model -> one value a seed
     seeds: int = 3,  # fewest seeds a model for a claim
@@ -373,7 +368,7 @@ def ahead(
             return name
     return None
 
-# %% ../nbs/17_report.ipynb #cd9d9047
+# %% ../nbs/17_report.ipynb #f3736ba7
 def _chance(models: Sequence[Model], column: Column) -> float | None:
     "What guessing gives in a column."
     for model in models:
@@ -410,7 +405,7 @@ def section_table(page: Page) -> str:
                     "the <em>order probe</em> whether it tells forwards from backwards. The <em>intra / inter</em> ratio is no mark: "
                     "it says how much of the features' variance lies within videos, per unit between them.", wide=True))  # fmt: skip
 
-
+# %% ../nbs/17_report.ipynb #d349acfb
 def _verdict(page: Page, models: Sequence[Model], winners: Mapping[Column, str | None]) -> str:
     "How far the table can be trusted, in words."
     seeds = min(len(model.runs) for model in models)
@@ -427,7 +422,7 @@ def _verdict(page: Page, models: Sequence[Model], winners: Mapping[Column, str |
             "In the other columns the seeds overlap." if clear else "In every column the seeds of the models overlap: the table names no winner.")  # fmt: skip
     return f'<p class="verdict">{text}{size}</p>'
 
-# %% ../nbs/17_report.ipynb #36f206d4
+# %% ../nbs/17_report.ipynb #cf6243b8
 def _images(frames: NDArray[np.uint8], marks: Sequence[str] | None = None, words: str = "") -> str:
     "Frames as a strip that wraps on a narrow screen; marks are CSS colours, one a frame."
     cells = []
@@ -459,7 +454,7 @@ def _fresh_method(config: TrainConfig) -> Method:
 def _frame_size(config: TrainConfig) -> tuple[int, int]:
     return config.clips.frame_size or ClipAugment(config.clips.augment, config.clips.size).frame_size
 
-
+# %% ../nbs/17_report.ipynb #767f84cb
 def section_sampled(page: Page) -> str:
     "Film strips of the clips of one video, as each method saw them."
     shown_rules: list[str] = []
@@ -485,7 +480,7 @@ def section_sampled(page: Page) -> str:
             "sees them: crop and colours change from clip to clip, but not within one. If the frames of a clip hardly differ, there is no time to learn from. "
             "Methods with the same seed get the same clips.</p>" + "".join(parts))  # fmt: skip
 
-
+# %% ../nbs/17_report.ipynb #54f5fc52
 def _sampled_by(page: Page, run: Run, method: Method, videos: VideoClips, augment: ClipAugment) -> str:
     "The timeline and the strips of one method."
     segments = int(getattr(method, "segments", 1)) if method.n_draws else 1
@@ -519,7 +514,7 @@ def _sampled_by(page: Page, run: Run, method: Method, videos: VideoClips, augmen
                     "Dots that pile up at an end: the clip reached over the video's border, and repeats its last frame.")
             + f'<div class="strips">{"".join(strips)}</div>')  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #845d1739
+# %% ../nbs/17_report.ipynb #7fd7f8a1
 def section_losses(page: Page) -> str:
     "Loss curves and diagnostics of every model that was trained."
     parts = []
@@ -558,7 +553,7 @@ def _left_floor(log: pd.DataFrame, floor: float, margin: float = 0.9) -> str:
         return "<strong>Here it never left the floor.</strong>"
     return f"Here the running mean left it at step {int(read['step'].iloc[below[0]]):,} and ended at {mean[-1]:.3f}."
 
-# %% ../nbs/17_report.ipynb #2add135a
+# %% ../nbs/17_report.ipynb #220e4ba5
 @torch.no_grad()
 def segment_grams(
     method: Method,  # one with a series head, such as IIVDR
@@ -591,7 +586,7 @@ def section_shuffle_rank(page: Page, n_videos: int = 16) -> str:
             parts.append(page.leave_out(f"Did it see the order? {model.name}", str(reason)))
     return "".join(parts)
 
-
+# %% ../nbs/17_report.ipynb #ec7fe29f
 def _order_seen_by(page: Page, model: Model, n_videos: int) -> str:
     "The matrices of one model: of its first run that has weights, and of the same network before training."
     run = next((run for run in model.runs if (run.path / "checkpoints" / "last").exists()), None)
@@ -625,7 +620,7 @@ def _central_clip(videos: Videos, path: str, config: TrainConfig) -> torch.Tenso
         raise LeftOut(f"{path}: {getattr(error, 'reason', 'the file is not there any more')}") from error
     return centre_crop(resize_clips(frames[None], _frame_size(config))[:, None], config.clips.size)[:, 0]
 
-# %% ../nbs/17_report.ipynb #82ac1360
+# %% ../nbs/17_report.ipynb #4562ca22
 def first_of_each(
     labels: Sequence[str] | NDArray[Any],  # one an item
     most: int = 6,  # items at most
@@ -647,10 +642,10 @@ def relation(
         return "video"
     return "action" if query.classes[query.targets[q]] == gallery.classes[gallery.targets[g]] else "other"
 
-# %% ../nbs/17_report.ipynb #d3966b77
+# %% ../nbs/17_report.ipynb #5e52d508
 def section_ranking(page: Page, n_queries: int = 6, k: int = 5) -> str:
     "Queries and their nearest neighbours, for each model side by side, as moving thumbnails."
-    models = page.measured()
+    models = measured(page)
     base = models[0].first.test
     assert base is not None
     rankings = {}
@@ -678,7 +673,7 @@ def _scene_of(page: Page) -> str | None:
     columns = [] if page.videos.manifest is None else [str(c) for c in page.videos.manifest.table.columns]
     return next((name for name in ("scene", "background") if name in columns), None)
 
-
+# %% ../nbs/17_report.ipynb #fd95132f
 def _ranked_row(page: Page, model: Model, q: int, ranked: NDArray[np.int64]) -> str:
     "One model's neighbours of one query."
     test, train = model.first.test, model.first.train
@@ -693,11 +688,11 @@ def _ranked_row(page: Page, model: Model, q: int, ranked: NDArray[np.int64]) -> 
         same = column is not None and test.paths[q] in scenes and scenes[test.paths[q]] == scenes.get(train.paths[g])
         chip = f'<span class="chip">{escape(column)}</span>' if same else ""
         label = f'<b style="color:{colour}">{words[0]}</b>&nbsp;{escape(readable(train.labels[g]))}'
-        cells.append(f'<li title="{escape(words)}"><div style="border-color:{colour}">{page.thumbnail(train.paths[g], words)}</div><small>{label}</small>{chip}</li>')
+        cells.append(f'<li title="{escape(words)}"><div style="border-color:{colour}">{page.thumbnail(train.paths[g], words)}</div><small>{label} {chip}</small></li>')
     return (f'<section><h4><span class="dot" style="background:{model.colour}"></span>{escape(model.name)}</h4>'
             f'<ol class="ranked">{"".join(cells)}</ol></section>')  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #995145ba
+# %% ../nbs/17_report.ipynb #fca4284d
 def map_data(
     models: Sequence[Model],  # whose first runs hold features of the same test videos
     videos: Videos,  # for thumbnails and factors
@@ -712,7 +707,7 @@ def map_data(
     names: dict[str, list[str]] = {"action": [str(base.labels[i]) for i in chosen]}
     if 1 < len(set(base.groups)) <= 40:
         names["group"] = [base.groups[i] for i in chosen]
-    for key, values in videos.factors(paths).items():
+    for key, values in factors(videos.manifest, paths).items():
         if values == names.get("group"):  # the manifest knows what a group is: a person, say
             names = {key if name == "group" else name: given for name, given in names.items()}
         elif values not in names.values():
@@ -733,22 +728,22 @@ def map_data(
         rows = test.clips[chosen].reshape(len(chosen) * clips, -1)
         points = {how: plots.embed(rows, how).round(3).T.tolist() for how in ("pca", "tsne")}
         layouts.append({"name": model.name, "colour": model.colour, **points})
-    pictures = [found[0] if (found := videos.thumbnail(path)) else "" for path in paths]
+    pictures = [found[0] if (found := thumbnail(videos, path)) else "" for path in paths]
     return {"models": layouts, "colourings": colourings, "clips": clips, "time": position.round(2).tolist(),
             "videos": [{"path": path, "action": readable(names["action"][i]), "group": base.groups[n], "picture": pictures[i]} for i, (n, path) in enumerate(zip(chosen, paths))]}  # fmt: skip
 
-
+# %% ../nbs/17_report.ipynb #024cc6dc
 def inline_json(
     data: Any,  # anything JSON knows
 ) -> str:  # safe between <script> tags
     "JSON that cannot end the script element it stands in."
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
-# %% ../nbs/17_report.ipynb #1ad62a23
+# %% ../nbs/17_report.ipynb #dc8d26fd
 def section_map(page: Page) -> str:
     "Interactive maps of the test clips, one a model, with one choice of colour for all."
     from plotly.offline import get_plotlyjs
-    models = page.measured()
+    models = measured(page)
     data = map_data(models, page.videos)
     options = "".join(f'<option value="{i}">{escape(c["name"])}</option>' for i, c in enumerate(data["colourings"]))
     maps = "".join(f'<div class="map"><h4><span class="dot" style="background:{m["colour"]}"></span>{escape(m["name"])}</h4><div class="plot" id="map{i}"></div></div>'
@@ -764,7 +759,7 @@ def section_map(page: Page) -> str:
             f'<script type="application/json" id="map-data">{inline_json(data)}</script>'
             f"<script>{get_plotlyjs()}</script><script>{MAP_SCRIPT}</script>")  # fmt: skip
 
-# %% ../nbs/17_report.ipynb #572fe37d
+# %% ../nbs/17_report.ipynb #a8611e71
 MAP_SCRIPT = """
 (() => {
   const D = JSON.parse(document.getElementById('map-data').textContent), $ = id => document.getElementById(id);
@@ -795,6 +790,8 @@ MAP_SCRIPT = """
     else entry(`linear-gradient(90deg, ${c.palette.join(',')})`, 'first to last frame', 'key scale');
   }
 """
+
+# %% ../nbs/17_report.ipynb #9dc30b24
 MAP_SCRIPT += """
   function inspect(point) {
     const v = Math.floor(point / D.clips); if (v === video) return;
@@ -811,7 +808,7 @@ MAP_SCRIPT += """
 })();
 """
 
-# %% ../nbs/17_report.ipynb #a4336be3
+# %% ../nbs/17_report.ipynb #13718b6a
 def section_variance(page: Page) -> str:
     "The inter/intra split as bars, and the clip similarities behind it."
     splits = {}
@@ -844,10 +841,10 @@ def _clip_gram(page: Page, model: Model, n_videos: int = 6) -> str:
     borders = [test.clips.shape[1] * i for i in range(1, len(chosen))]
     return page.draw(plots.similarity_matrix(rows @ rows.T, borders=borders, numbers=False), f"clip similarities of {model.name}")
 
-# %% ../nbs/17_report.ipynb #24fbdf54
+# %% ../nbs/17_report.ipynb #09470c56
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return " × ".join(map(str, value)) if len(value) == 2 else ", ".join(map(str, value))
+        return (" × " if len(value) == 2 and all(isinstance(v, int) for v in value) else ", ").join(map(str, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {v}" for k, v in value.items()) or "–"
     return "–" if value is None or value == "" else str(value)
@@ -877,7 +874,7 @@ def section_protocol(page: Page) -> str:
                 parts.append(f"<details><summary>config.yaml of {escape(model.name)}, seed {run.seed}</summary><pre>{escape(text)}</pre></details>")
     return "".join(parts)
 
-
+# %% ../nbs/17_report.ipynb #c579b259
 def _facts(model: Model) -> dict[tuple[str, str], str]:
     "Everything a model's numbers depend on: (part, name) -> value."
     run, facts = model.first, {}
@@ -915,7 +912,7 @@ def section_again(page: Page) -> str:
     text = "".join(f"<h3>{title}</h3><pre>{escape(chr(10).join(lines))}</pre>" for title, lines in (("These commands made the numbers", made), ("Run by run, again", again)) if lines)
     return text + "<p>On the same machine and versions, the same seed gives the same weights. Another machine rounds differently, and training amplifies it: expect the spread over seeds, not equality.</p>"
 
-# %% ../nbs/17_report.ipynb #0438f13c
+# %% ../nbs/17_report.ipynb #44e4a1e6
 STYLE = """
 :root { --ink:#22262e; --faint:#656c78; --grid:#e3e6ea; --paper:#ffffff; --ground:#f5f6f8; --accent:#b36b00; --font:system-ui; color-scheme:light dark }
 @media (prefers-color-scheme:dark) {
@@ -941,7 +938,7 @@ small { color:var(--faint); font-size:.78rem }
 .film picture { flex:none }
 """
 
-# %% ../nbs/17_report.ipynb #63439070
+# %% ../nbs/17_report.ipynb #788765ed
 STYLE += """
 .layout { max-width:1240px; margin:auto; padding:1.2rem 1.4rem 4rem; display:grid; grid-template-columns:190px minmax(0,1fr); gap:2rem }
 nav ol { list-style:none; margin:0; padding:0; position:sticky; top:1.2rem; font-size:.9rem }
@@ -971,7 +968,7 @@ tr.chance th, tr.chance td { color:var(--faint); font-weight:400; font-style:ita
   font-size:.62rem; line-height:1.2 }
 """
 
-# %% ../nbs/17_report.ipynb #4817c385
+# %% ../nbs/17_report.ipynb #1f09ad8e
 STYLE += """
 .strip { display:grid; grid-template-columns:repeat(8,minmax(0,1fr)); gap:4px }
 .strip img { width:100%; display:block; border-bottom:4px solid #0000 }
@@ -1003,7 +1000,7 @@ select { font:inherit; font-size:.92rem; padding:.25rem .5rem; border-radius:7px
 .inspector b { color:var(--ink) }
 """
 
-# %% ../nbs/17_report.ipynb #6dffb361
+# %% ../nbs/17_report.ipynb #77f9af0f
 STYLE += """
 .facts { display:grid; grid-template-columns:repeat(auto-fill,minmax(235px,1fr)); gap:.1rem 1.6rem; margin:0; font-size:.86rem }
 .facts div { display:flex; justify-content:space-between; gap:1rem; border-bottom:1px solid var(--grid); padding:.22rem 0 }
@@ -1041,7 +1038,7 @@ footer { color:var(--faint); font-size:.82rem; text-align:center; padding:1rem }
 }
 """
 
-# %% ../nbs/17_report.ipynb #e6ce7e77
+# %% ../nbs/17_report.ipynb #fffb13fd
 SECTIONS: tuple[tuple[str, str, Callable[[Page], str]], ...] = (
     ("table", "What was found", section_table),
     ("sampled", "What was sampled", section_sampled),
@@ -1070,7 +1067,7 @@ def _hero(page: Page, title: str) -> str:
     when = datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC")
     return f'<header class="hero"><div class="head"><h1>{escape(title)}</h1><p>{" · ".join(facts)}</p><p><small>{when}</small></p></div>{film if "<img" in film else ""}</header>'
 
-# %% ../nbs/17_report.ipynb #9db403cd
+# %% ../nbs/17_report.ipynb #d04ec8f5
 def write_report(
     out: str | Path,  # the .html file to write, or a folder that gets a report.html
     runs: Sequence[str | Path],  # run folders or result files, at least one
@@ -1107,7 +1104,7 @@ def write_report(
         file.write(text.encode("utf-8"))
     return out
 
-
+# %% ../nbs/17_report.ipynb #5a5234ed
 def _section_left_out(page: Page) -> str:
     "What could not be shown, and why."
     rows = [[escape(what), escape(why)] for what, why in page.left_out]

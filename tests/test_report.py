@@ -15,7 +15,7 @@ from PIL import Image
 
 from ivdr.datasets import Manifest
 from ivdr.evaluation import Features, Protocol, Result, save_result
-from ivdr.report import Page, Videos, ahead, group_runs, inline_json, read_run, relation, segment_grams, shown, write_report
+from ivdr.report import Page, Videos, ahead, factors, group_runs, inline_json, read_run, relation, segment_grams, shown, write_report
 from ivdr.training import pretrain, read_config, write_config
 from ivdr.video import write_video
 
@@ -236,8 +236,8 @@ def test_relation_of_neighbours(story):
 def test_factors_come_from_the_manifest(story):
     videos = Videos(story["data"])
     paths = make_features(story["data"], "test", 0).paths
-    assert list(videos.factors(paths)) == ["scene"]  # not what every manifest has, nor what never varies
-    assert videos.factors([*paths, "stranger.mp4"]) == {}
+    assert list(factors(videos.manifest, paths)) == ["scene"]  # not what every manifest has, nor what never varies
+    assert factors(videos.manifest, [*paths, "stranger.mp4"]) == {}
     assert Page([], videos).thumbnail("stranger.mp4").startswith('<span class="gone">') and list(videos.gone) == ["stranger.mp4"]
 
 
