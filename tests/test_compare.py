@@ -1,0 +1,102 @@
+"""Measuring and comparing runs: what is measured, what a failing method costs, what is said of the figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ivdr.compare import COLUMNS, Comparison, compare, headline, measure, measure_arrays, plan_jobs, progress_figures, protocol_of, story
+from ivdr.evaluation import Features, load_result
+from ivdr.synthetic import render_dataset
+from ivdr.training import pretrain, read_config
+
+TINY = {"backbone_options.width": 4, "clips.length": 4, "clips.stride": 3, "clips.size": 16, "batch_size": 8, "epochs": 1, "tensorboard": False}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "Two dozen small rendered videos."
+    return render_dataset(tmp_path_factory.mktemp("compare") / "videos", 24, seed=5, n_frames=24, size=(48, 64), workers=0, progress=False).parent
+
+
+def features(n_videos: int, seed: int, n_clips: int = 4, width: int = 6) -> Features:
+    "Features of which one direction is the clip's position in its video."
+    rng = np.random.default_rng(seed)
+    targets = np.arange(n_videos) % 2
+    position = np.broadcast_to(np.linspace(0.1, 0.9, n_clips), (n_videos, n_clips)).astype(np.float32).copy()
+    clips = rng.normal(size=(n_videos, n_clips, width)).astype(np.float32) * 0.1
+    clips[..., 0] += 3 * position
+    clips[..., 1] += 4 * targets[:, None]
+    return Features(clips, position, targets.astype(np.int64), ["fall", "walk"], [f"{i}.mp4" for i in range(n_videos)], [f"p{i % 5}" for i in range(n_videos)])
+
+
+def test_every_column_of_the_table_is_measured() -> None:
+    train, test = features(40, 0), features(20, 1)
+    backwards = tuple(Features(np.roll(f.clips, 1, 2), f.position, f.targets, f.classes, f.paths, f.groups) for f in (train, test))
+    protocol = protocol_of(read_config("laptop", data="d", out="o")).replace(ks=(1, 5, 50))
+    found, blind = measure_arrays(train, test, backwards, ("retrieval", "linear", "probes"), protocol)
+    row = headline(found)
+    assert row.keys() == COLUMNS.keys() and not any(np.isnan(value) for value in row.values())
+    assert row["R@1 %"] == 100 and row["linear %"] == 100 and row["order %"] > 80 and row["progress R2"] > 0.95
+    assert "R@50" not in found["retrieval"], "no R@k beyond the gallery"
+    assert headline(blind)["order %"] == 50 and headline(blind)["linear %"] == 50
+
+
+def test_videos_too_short_to_have_a_progress_are_counted_not_judged() -> None:
+    train, test = features(40, 0), features(20, 1)
+    test.position[:5] = 0.5
+    figures = progress_figures(train, test)
+    assert figures["passed_over"] == 5 and figures["r2"] is not None and figures["r2"] > 0.9
+    test.position[:] = 0.5
+    assert progress_figures(train, test) == {"r2": None, "r2_shared": None, "passed_over": 20}
+    assert np.isnan(headline({"progress": progress_figures(train, test)})["progress R2"])
+
+
+def test_a_failing_method_does_not_take_the_others_down(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "simclr-s0").write_text("a file where the run folder should be")
+    comparison = compare(videos, ["untrained", "simclr"], tmp_path, "laptop", overrides=TINY)
+    assert [run.name for run in comparison.runs] == ["untrained-s0"] and list(comparison.failed) == ["simclr-s0"]
+    assert "simclr-s0.out" in comparison.failed["simclr-s0"], "the reason says where everything that was printed lies"
+    (tmp_path / "simclr-s0").unlink()
+    stamp = (tmp_path / "untrained-s0" / "results" / "evaluation.json").stat().st_mtime_ns
+    again = compare(videos, ["untrained", "simclr"], tmp_path, "laptop", overrides=TINY)
+    assert len(again.runs) == 2 and not again.failed
+    assert stamp == (tmp_path / "untrained-s0" / "results" / "evaluation.json").stat().st_mtime_ns, "a finished run is not run again"
+    assert pd.read_csv(tmp_path / "table.csv")["method"].tolist() == ["untrained", "simclr"]
+    assert "chance" in (tmp_path / "table.txt").read_text()
+
+
+def test_all_methods_failing_is_an_error(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "simclr-s0").write_text("in the way")
+    with pytest.raises(RuntimeError, match="simclr-s0"):
+        compare(videos, ["simclr"], tmp_path, "laptop", overrides=TINY)
+
+
+def test_measure_states_what_it_depends_on_and_asks_for_known_things(videos: Path, tmp_path: Path) -> None:
+    run = pretrain(read_config("laptop", data=str(videos), out=str(tmp_path / "run"), **(TINY | {"epochs": 0})), progress=False)
+    result = measure(run, videos, progress=False)
+    assert (result.method, result.backbone, result.seed, result.protocol.clip_len) == ("untrained", "small", 0, 4)
+    assert len(Features.load(run / "results" / "features_train.npz")) + len(Features.load(run / "results" / "features_test.npz")) == 24
+    with pytest.raises(ValueError, match="juggling.*retrieval"):
+        measure(run, videos, tasks=["juggling"])
+    with pytest.raises(ValueError, match="secret.*iivdr"):
+        measure(run, videos, protocol="secret")
+
+
+def test_jobs_differ_in_method_and_seed_only() -> None:
+    jobs = plan_jobs("videos", ["untrained", "simclr", "iivdr"], Path("out"), "laptop", [0, 1], {})
+    assert [(job.method, job.seed) for job in jobs] == [(m, s) for s in (0, 1) for m in ("untrained", "simclr", "iivdr")]
+    assert len({(job.config.batch_size, job.config.optim.lr, job.config.clips.stride) for job in jobs}) == 1
+    assert {job.config.epochs for job in jobs if job.method != "untrained"} == {read_config("laptop", data="d", out="o").epochs}
+    with pytest.raises(ValueError, match="byol"):
+        plan_jobs("videos", ["byol"], Path("out"), "laptop", [0], {})
+
+
+def test_the_story_says_when_one_seed_cannot_carry_it() -> None:
+    def table(seeds: int) -> pd.DataFrame:
+        rows = [{"method": m, "seed": s, **{title: value + s for title in COLUMNS}} for m, value in (("simclr", 1.0), ("iivdr", 3.0)) for s in range(seeds)]
+        return pd.DataFrame(rows)
+    assert "one seed" in story(Comparison([], table(1), {}, {}))
+    assert "2.0 standard deviations" in story(Comparison([], table(2), {}, {}))
+    assert "FAILED moco-s0: why" in story(Comparison([], table(1), {}, {"moco-s0": "why"}))
