@@ -7,7 +7,7 @@ __all__ = ['Centring', 'PROTOCOLS', 'Array', 'Protocol', 'replacing', 'Features'
            'extract_features', 'nearest', 'first_hits', 'retrieval', 'chance', 'centre_features', 'knn',
            'grouped_folds', 'standardise', 'linear_probe', 'versions', 'Result', 'save_result', 'load_result']
 
-# %% ../nbs/12_evaluation.ipynb #f654b652
+# %% ../nbs/12_evaluation.ipynb #8b0c0e48
 import dataclasses
 import json
 import os
@@ -37,9 +37,10 @@ from .backbones import global_pool
 from .datasets import Manifest, VideoClips, make_eval_loader
 from .sampling import UniformViews
 
-# %% ../nbs/12_evaluation.ipynb #6e446b27
+# %% ../nbs/12_evaluation.ipynb #9c99b86e
 Centring = Literal["none", "own", "gallery"]
 
+# %% ../nbs/12_evaluation.ipynb #3c82e0b6
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     "How features are made and compared: all that a figure depends on beside the weights and the videos."
@@ -76,19 +77,18 @@ class Protocol:
     ) -> "Protocol":  # the changed copy
         "The same protocol with some fields changed."
         known = [field.name for field in dataclasses.fields(self)]
-        for key in changes:
-            if key not in known:
-                raise ValueError(f"a protocol has no field {key!r}; it has {', '.join(known)}")
+        if unknown := [key for key in changes if key not in known]:
+            raise ValueError(f"a protocol has no field {unknown[0]!r}; it has {', '.join(known)}")
         return dataclasses.replace(self, **changes)
 
-# %% ../nbs/12_evaluation.ipynb #89aa3a0a
+# %% ../nbs/12_evaluation.ipynb #e394c874
 PROTOCOLS: dict[str, Protocol] = {
     "iivdr": Protocol("iivdr", centring="own"),
     "laptop": Protocol("laptop", clip_len=8, size=32, frame_size=(37, 49)),
 }
 "Named protocols: IIVDR (Zhang et al., 2021), sec. 4 and released code; and a small one."
 
-# %% ../nbs/12_evaluation.ipynb #3247adfc
+# %% ../nbs/12_evaluation.ipynb #566e4046
 @contextmanager
 def replacing(
     path: str | Path,  # the file to write
@@ -108,7 +108,7 @@ def replacing(
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../nbs/12_evaluation.ipynb #82021f1f
+# %% ../nbs/12_evaluation.ipynb #b150290d
 @dataclasses.dataclass
 class Features:
     "Features of N videos, M clips each, d wide, and what is needed to judge them."
@@ -147,7 +147,7 @@ class Features:
         "Read what `save` wrote."
         return _load_features(Path(path))
 
-# %% ../nbs/12_evaluation.ipynb #1edbb06c
+# %% ../nbs/12_evaluation.ipynb #618a5d97
 def _save_features(
     features: Features,  # what to keep
     path: Path,  # `.npz` file
@@ -168,7 +168,7 @@ def _load_features(
     except (ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} does not hold features that Features.save wrote: {error}") from error
 
-# %% ../nbs/12_evaluation.ipynb #be59eb6f
+# %% ../nbs/12_evaluation.ipynb #f45ec0fb
 @contextmanager
 def evaluating(
     module: nn.Module,  # network whose batch norm and dropout are to stand still
@@ -182,7 +182,7 @@ def evaluating(
         for part, mode in modes:
             part.training = mode
 
-# %% ../nbs/12_evaluation.ipynb #79a27862
+# %% ../nbs/12_evaluation.ipynb #1daa0255
 def evaluation_clips(
     manifest: Manifest,  # the videos
     protocol: Protocol,  # which clips, at which size
@@ -192,7 +192,7 @@ def evaluation_clips(
     return VideoClips(manifest, UniformViews(protocol.n_clips), protocol.clip_len, protocol.stride, size=protocol.frame_size,
                       backend=protocol.backend, cache=cache, max_bad_share=0)
 
-# %% ../nbs/12_evaluation.ipynb #789cc37c
+# %% ../nbs/12_evaluation.ipynb #aa9454a2
 def _fitting_clips(
     clips: VideoClips | None,  # clips made beforehand, or None
     manifest: Manifest,  # the videos
@@ -208,7 +208,7 @@ def _fitting_clips(
         raise ValueError("clips were made of other videos than the manifest's")
     return clips
 
-# %% ../nbs/12_evaluation.ipynb #1ed95fd1
+# %% ../nbs/12_evaluation.ipynb #b4766fa3
 def extract_features(
     backbone: nn.Module,  # (B, 3, T, S, S) float -> (B, F, T', S', S'); its weights, modes and device are as before afterwards
     manifest: Manifest,  # the videos, every one of which has to be readable
@@ -245,7 +245,7 @@ def extract_features(
     stacked = torch.cat(features).numpy().reshape(*centre.shape, -1)
     return Features(stacked, position, manifest.targets, manifest.classes, paths, groups)
 
-# %% ../nbs/12_evaluation.ipynb #28f16eaf
+# %% ../nbs/12_evaluation.ipynb #e3021fa9
 Array = NDArray[Any] | Tensor
 
 def _matrix(
@@ -262,7 +262,7 @@ def _matrix(
         raise ValueError(f"{name} features hold values that are not finite")
     return tensor
 
-# %% ../nbs/12_evaluation.ipynb #09a779c5
+# %% ../nbs/12_evaluation.ipynb #7c90a9ec
 def _codes(
     *labels: Array | Sequence[Any],  # label lists that share one set of classes
 ) -> tuple[list[NDArray[np.int64]], NDArray[Any]]:  # class numbers of each list, and the classes
@@ -285,7 +285,7 @@ def _labelled(
         raise ValueError(f"{len(codes)} {name} labels for {len(matrix)} {name} features")
     return matrix
 
-# %% ../nbs/12_evaluation.ipynb #94a4d9a8
+# %% ../nbs/12_evaluation.ipynb #9ec941e4
 def _order_keys(
     query: Tensor,  # float64 (q, d), unit rows
     gallery: Tensor,  # float64 (G, d), unit rows
@@ -311,7 +311,7 @@ def _blocks(
     for start in range(0, len(query), rows):
         yield slice(start, start + rows), _order_keys(query[start : start + rows], gallery)
 
-# %% ../nbs/12_evaluation.ipynb #416f4810
+# %% ../nbs/12_evaluation.ipynb #5f23f8ee
 def nearest(
     query: Array,  # (Q, d), raw
     gallery: Array,  # (G, d), raw
@@ -324,7 +324,7 @@ def nearest(
     found = [(len(g) - 1 - keys.topk(k, dim=1).values % len(g)).cpu() for _, keys in _blocks(q, g)]
     return np.asarray(torch.cat(found).numpy(), dtype=np.int64)
 
-# %% ../nbs/12_evaluation.ipynb #8fef71a0
+# %% ../nbs/12_evaluation.ipynb #12b63c3c
 def first_hits(
     query: Array,  # (Q, d), raw
     query_labels: Array | Sequence[Any],  # (Q,) numbers or names
@@ -342,7 +342,7 @@ def first_hits(
         ranks.append((keys > best).sum(1).cpu())
     return np.asarray(torch.cat(ranks).numpy(), dtype=np.int64)
 
-# %% ../nbs/12_evaluation.ipynb #0e3a5c24
+# %% ../nbs/12_evaluation.ipynb #45505de3
 def retrieval(
     query: Array,  # (Q, d), raw; (Q, clips, d) is averaged over clips
     query_labels: Array | Sequence[Any],  # (Q,) numbers or names
@@ -357,7 +357,7 @@ def retrieval(
     ranks = first_hits(query, query_labels, gallery, gallery_labels)
     return {int(k): float((ranks < k).mean()) for k in ks}
 
-# %% ../nbs/12_evaluation.ipynb #79293033
+# %% ../nbs/12_evaluation.ipynb #94b541a5
 def chance(
     task: str,  # "retrieval", "linear", "knn", "order" or "progress"
     labels: Array | Sequence[Any] | None = None,  # (Q,) labels of the queries or test videos
@@ -385,7 +385,7 @@ def chance(
     miss = np.prod(np.clip((total - count[:, None] - drawn) / (total - drawn), 0, 1), axis=1)
     return float((1 - miss)[asked].mean())
 
-# %% ../nbs/12_evaluation.ipynb #87700042
+# %% ../nbs/12_evaluation.ipynb #4d9d3604
 def centre_features(
     query: Array,  # (Q, d)
     gallery: Array,  # (G, d)
@@ -400,7 +400,7 @@ def centre_features(
     middle = g.mean(0)
     return q - (q.mean(0) if centring == "own" else middle), g - middle
 
-# %% ../nbs/12_evaluation.ipynb #8da03cbd
+# %% ../nbs/12_evaluation.ipynb #78b97180
 def knn(
     train_x: Array,  # (N, d) raw; (N, clips, d) is averaged over clips
     train_y: Array | Sequence[Any],  # (N,) numbers or names
@@ -422,7 +422,7 @@ def knn(
     votes.scatter_add_(1, torch.as_tensor(train_codes)[neighbours], ((cosine - 1) / temperature).exp())
     return float((votes.argmax(1).numpy() == test_codes).mean())
 
-# %% ../nbs/12_evaluation.ipynb #98ee633b
+# %% ../nbs/12_evaluation.ipynb #77baaabd
 def grouped_folds(
     groups: Sequence[Any] | NDArray[Any],  # (N,): rows of one group stay together
     labels: Array | Sequence[Any] | None = None,  # (N,): classes to spread evenly over the folds
@@ -444,7 +444,7 @@ def grouped_folds(
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         return list(StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed).split(numbers, codes, numbers))
 
-# %% ../nbs/12_evaluation.ipynb #b332cb1f
+# %% ../nbs/12_evaluation.ipynb #5cca55e2
 def standardise(
     train: NDArray[np.float64],  # (N, d): mean and standard deviation come from here
     *others: NDArray[np.float64],  # (..., d): moved and scaled the same way
@@ -454,7 +454,7 @@ def standardise(
     deviation[deviation <= 1e-9 * max(float(np.abs(train).max()), 1e-300)] = np.inf
     return [(entry - mean) / deviation for entry in (train, *others)]
 
-# %% ../nbs/12_evaluation.ipynb #ef57cb35
+# %% ../nbs/12_evaluation.ipynb #b668c423
 def _probe_path(
     x: NDArray[np.float64],  # (N, d), standardised
     y: NDArray[np.int64],  # (N,)
@@ -481,7 +481,7 @@ def _grouped_accuracy(
             tried += len(check)
     return hits / tried if tried else None
 
-# %% ../nbs/12_evaluation.ipynb #7d813f84
+# %% ../nbs/12_evaluation.ipynb #bc7c19e0
 def linear_probe(
     train_x: Array,  # (N, d) raw; (N, clips, d) is averaged over clips
     train_y: Array | Sequence[Any],  # (N,) numbers or names
@@ -516,7 +516,7 @@ def linear_probe(
         "converged": bool(model.n_iter_.max() < max_iter),
     }
 
-# %% ../nbs/12_evaluation.ipynb #49885103
+# %% ../nbs/12_evaluation.ipynb #f90195c2
 def versions() -> dict[str, str]:
     "Versions of what a result depends on."
     names = ("ivdr", "torch", "torchvision", "numpy", "scikit-learn", "decord", "av")
@@ -528,7 +528,7 @@ def versions() -> dict[str, str]:
             found[name] = "not installed"
     return found
 
-# %% ../nbs/12_evaluation.ipynb #556aca06
+# %% ../nbs/12_evaluation.ipynb #543e727f
 @dataclasses.dataclass
 class Result:
     "Figures of one representation, and all that is needed to make them again."
@@ -546,7 +546,7 @@ class Result:
     command: str = dataclasses.field(default_factory=lambda: shlex.join(sys.argv))  # command line that made it
     created: str = dataclasses.field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))  # UTC
 
-# %% ../nbs/12_evaluation.ipynb #40391e3b
+# %% ../nbs/12_evaluation.ipynb #71d81b6d
 def _plain(
     value: Any,  # nested dicts, lists, numpy or torch scalars
 ) -> Any:  # the same as JSON knows it
@@ -562,7 +562,7 @@ def _plain(
         return str(value)
     return value
 
-# %% ../nbs/12_evaluation.ipynb #2192b7f4
+# %% ../nbs/12_evaluation.ipynb #b94ae04c
 def save_result(
     result: Result,  # what to keep
     path: str | Path,  # `.json` file to write

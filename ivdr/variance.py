@@ -6,7 +6,7 @@
 __all__ = ['PENALTIES', 'variance_split', 'intra_inter_ratio', 'alignment', 'uniformity', 'ridge', 'order_probe',
            'progress_by_action', 'progress_probe']
 
-# %% ../nbs/13_variance.ipynb #2edb54f9
+# %% ../nbs/13_variance.ipynb #08097891
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .evaluation import Array, grouped_folds, standardise
 
-# %% ../nbs/13_variance.ipynb #be2d4494
+# %% ../nbs/13_variance.ipynb #e8831603
 def _rows(
     features: Array,  # (..., d)
     ndim: tuple[int, ...],  # accepted numbers of axes
@@ -32,13 +32,13 @@ def _rows(
         raise ValueError(f"{name} hold values that are not finite")
     return rows
 
-# %% ../nbs/13_variance.ipynb #95c86e30
+# %% ../nbs/13_variance.ipynb #e4916b0d
 def _unit(
     rows: NDArray[np.float64],  # (..., d)
 ) -> NDArray[np.float64]:  # the same directions, length 1
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12))
 
-# %% ../nbs/13_variance.ipynb #51aa20fe
+# %% ../nbs/13_variance.ipynb #efccecbd
 def variance_split(
     features: Array,  # (N videos, M clips, d), raw
 ) -> tuple[float, float]:  # (inter, intra), each 0..1, of clip features scaled to length 1
@@ -49,7 +49,7 @@ def variance_split(
     intra = ((unit - centre) ** 2).sum(2).mean()
     return float(inter), float(intra)
 
-# %% ../nbs/13_variance.ipynb #7696aabc
+# %% ../nbs/13_variance.ipynb #03245070
 def intra_inter_ratio(
     features: Array,  # (N videos, M clips, d), raw
 ) -> float:  # intra / inter; inf when all videos have the same mean, nan when all clips are the same
@@ -57,7 +57,7 @@ def intra_inter_ratio(
     inter, intra = variance_split(features)
     return intra / inter if inter > 0 else float("inf") if intra > 0 else float("nan")
 
-# %% ../nbs/13_variance.ipynb #018b8898
+# %% ../nbs/13_variance.ipynb #9034c2b3
 def alignment(
     first: Array,  # (N, d), raw
     second: Array,  # (N, d), raw: row i is the other view of row i of `first`
@@ -69,7 +69,7 @@ def alignment(
         raise ValueError(f"views have shapes {a.shape} and {b.shape}; row i of one belongs to row i of the other")
     return float((np.linalg.norm(a - b, axis=1) ** alpha).mean())
 
-# %% ../nbs/13_variance.ipynb #8ef2e4bd
+# %% ../nbs/13_variance.ipynb #dd27120c
 def uniformity(
     features: Array,  # (N, d), raw, N at least 2
     t: float = 2.0,  # sharpness of the Gaussian kernel
@@ -81,14 +81,14 @@ def uniformity(
         raise ValueError("uniformity compares pairs, so it needs at least two features")
     lengths = (unit**2).sum(1)
     total, step = 0.0, max(1, 2**22 // n)
-    for rows in torch.arange(n).split(step):
+    for rows in torch.split(torch.arange(n), step):
         distances = lengths[rows, None] + lengths - 2 * unit[rows] @ unit.T
         kernel = torch.exp(-t * distances.clamp_(min=0))
         kernel[torch.arange(len(rows)), rows] = 0  # a feature and itself are no pair
         total += kernel.sum().item()
     return float(np.log(total / (n * (n - 1))))
 
-# %% ../nbs/13_variance.ipynb #4bf18c2b
+# %% ../nbs/13_variance.ipynb #c69194cd
 def _ridge_path(
     x: NDArray[np.float64],  # (n, d), standardised
     y: NDArray[np.float64],  # (n,)
@@ -104,7 +104,7 @@ def _ridge_path(
     shrunk = right / (np.maximum(values, 0) + len(x) * penalties[:, None])
     return np.asarray(shrunk @ left.T + offset)
 
-# %% ../nbs/13_variance.ipynb #fb0c7373
+# %% ../nbs/13_variance.ipynb #450fbabe
 PENALTIES = np.logspace(-5, 3, 17)
 
 def ridge(
@@ -125,7 +125,7 @@ def ridge(
         x, asked = standardise(train_x, test_x)
         return _ridge_path(x, train_y, asked, PENALTIES[best : best + 1])[0], float(PENALTIES[best])
 
-# %% ../nbs/13_variance.ipynb #a9d6fa07
+# %% ../nbs/13_variance.ipynb #1d756b35
 def _clip_groups(
     shape: tuple[int, ...],  # of the features, (N, M, d) or (K, d)
     groups: Sequence[Any] | NDArray[Any] | None,  # (N,) or (K,)
@@ -135,7 +135,7 @@ def _clip_groups(
     numbers = np.arange(shape[0]) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     return np.repeat(numbers, shape[1] if len(shape) == 3 else 1)
 
-# %% ../nbs/13_variance.ipynb #32578b81
+# %% ../nbs/13_variance.ipynb #894fa792
 def order_probe(
     train_forward: Array,  # (N, M, d) or (K, d): features of training clips
     train_reversed: Array,  # same shape: features of the same clips played backwards
@@ -158,7 +158,7 @@ def order_probe(
     forward, backward = np.split(score, 2)
     return float(((forward > 0).mean() + (backward <= 0).mean()) / 2)
 
-# %% ../nbs/13_variance.ipynb #c5346bfe
+# %% ../nbs/13_variance.ipynb #ba08b793
 def _flat_clips(
     features: Array,  # (N, M, d) or (K, d)
     position: Array,  # (N, M) or (K,)
@@ -174,7 +174,7 @@ def _flat_clips(
         raise ValueError(f"{name} actions have shape {labels.shape}; the features need {x.shape[:1]}")
     return x.reshape(-1, x.shape[-1]), t.reshape(-1), np.repeat(labels, x.shape[1] if x.ndim == 3 else 1)
 
-# %% ../nbs/13_variance.ipynb #4f526827
+# %% ../nbs/13_variance.ipynb #85d012bb
 def progress_by_action(
     train_x: Array,  # (N, M, d) or (K, d): features of training clips
     train_t: Array,  # (N, M) or (K,): how far into its video each clip lies, 0..1
@@ -202,7 +202,7 @@ def progress_by_action(
         scores[str(name)] = float(1 - ((truth[queries] - predicted) ** 2).sum() / spread)
     return scores
 
-# %% ../nbs/13_variance.ipynb #553856ff
+# %% ../nbs/13_variance.ipynb #ff013900
 def progress_probe(
     train_x: Array,  # (N, M, d) or (K, d): features of training clips
     train_t: Array,  # (N, M) or (K,): how far into its video each clip lies, 0..1

@@ -43,11 +43,11 @@ def test_split_of_constructed_features() -> None:
 
 def test_planted_variances_are_recovered() -> None:
     rng = np.random.default_rng(0)
-    videos, clips = rng.normal(size=(300, 1, 2000)), rng.normal(size=(300, 20, 2000))
+    videos, clips = rng.normal(size=(100, 1, 1000)), rng.normal(size=(100, 20, 1000))
     for share in (0.1, 0.5, 0.9):
         inter, intra = variance_split(np.sqrt(share) * videos + np.sqrt(1 - share) * clips)
         # a mean over 20 clips keeps a 20th of the variance within
-        assert inter == pytest.approx(share + (1 - share) / 20, abs=0.01) and intra == pytest.approx((1 - share) * 0.95, abs=0.01)
+        assert inter == pytest.approx(share + (1 - share) / 20, abs=0.02) and intra == pytest.approx((1 - share) * 0.95, abs=0.02)
 
 
 def test_ratio_of_collapsed_features() -> None:
