@@ -51,7 +51,7 @@ notebooks: $(VENV)/.dev ## Export, re-run and clean every notebook, after editin
 	$(MAKE) readme
 
 readme: $(VENV)/.dev ## Write README.md from nbs/index.ipynb
-	$(BIN)/python -m nbconvert --to markdown nbs/index.ipynb --stdout | sed 's|](images/|](nbs/images/|g' | cat -s > README.md.new
+	$(BIN)/python -m nbconvert --to markdown nbs/index.ipynb --stdout | sed -E 's@\]\((images/|[0-9]{2}_)@](nbs/\1@g; s@\]\(\.\./@](@g' | cat -s > README.md.new
 	mv README.md.new README.md
 
 samples: $(VENV)/.core ## Render data_samples/ anew (deterministic)

@@ -9,7 +9,7 @@ __all__ = ['INK', 'FAINT', 'GRID', 'PAPER', 'GOOD', 'BAD', 'SAME', 'METHOD_STYLE
            'shuffle_rank_matrices', 'smooth', 'loss_terms', 'loss_curves', 'embed', 'is_categorical',
            'category_colours', 'embedding_map', 'variance_bars', 'metric_bars', 'ranking_strip']
 
-# %% ../nbs/14_plots.ipynb #efb63f63
+# %% ../nbs/14_plots.ipynb #bb47be8c
 import base64
 import io
 import re
@@ -31,7 +31,7 @@ from sklearn.manifold import TSNE
 
 from .shuffle_rank import shuffle_rank_floor
 
-# %% ../nbs/14_plots.ipynb #f35b8417
+# %% ../nbs/14_plots.ipynb #21caae74
 INK, FAINT, GRID, PAPER = "#22262e", "#6b7280", "#e3e6ea", "#ffffff"  # text, secondary text, lines, ground
 GOOD, BAD, SAME = "#009e73", "#d55e00", "#0072b2"  # same action, another action, same video
 METHOD_STYLE: dict[str, tuple[str, str]] = {
@@ -48,7 +48,7 @@ CATEGORIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", 
 TIME_MAP = LinearSegmentedColormap.from_list("time", ["#2c3e8c", "#2a8fa8", "#7fc97f", "#f2d34c"])
 HEAT_MAP = LinearSegmentedColormap.from_list("heat", ["#0b3c5d", "#5aa0c8", "#f4f4f2", "#f0a35a", "#9c2f00"])
 
-# %% ../nbs/14_plots.ipynb #73b8418e
+# %% ../nbs/14_plots.ipynb #56654fd7
 def method_name(
     method: str,  # registry name, such as "iivdr"; anything else is shown as it is
 ) -> str:  # the name as people write it
@@ -66,7 +66,7 @@ def method_colour(
             return colour
     return CATEGORIES[(position + 5) % len(CATEGORIES)]
 
-# %% ../nbs/14_plots.ipynb #b7ea6fa4
+# %% ../nbs/14_plots.ipynb #4ea08a01
 class Picture(Figure):
     "A matplotlib figure outside pyplot's global state, which a notebook shows by itself."
 
@@ -105,7 +105,7 @@ def save(
     figure.savefig(path, dpi=dpi, facecolor=PAPER)
     return path
 
-# %% ../nbs/14_plots.ipynb #cf05139c
+# %% ../nbs/14_plots.ipynb #e83b6522
 def data_uri(
     content: bytes,  # a file's bytes
     mime: str = "image/png",  # what it is
@@ -113,7 +113,7 @@ def data_uri(
     "A file as an address that carries the file itself, so that a page needs no second file."
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
-# %% ../nbs/14_plots.ipynb #57c9584f
+# %% ../nbs/14_plots.ipynb #a006ef94
 SVG_NAMES = {INK: "var(--ink, #22262e)", FAINT: "var(--faint, #6b7280)", GRID: "var(--grid, #e3e6ea)", PAPER: "var(--paper, #ffffff)"}
 
 
@@ -137,7 +137,7 @@ def svg(
         text = re.sub(rf"(?<=: ){colour}\b", name, text)
     return text
 
-# %% ../nbs/14_plots.ipynb #c0ab23bd
+# %% ../nbs/14_plots.ipynb #5e72ec1e
 def clean(
     axes: Axes,  # the axes to tidy
     title: str = "",  # written at the top left
@@ -158,7 +158,7 @@ def clean(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return axes
 
-# %% ../nbs/14_plots.ipynb #9f7a5e67
+# %% ../nbs/14_plots.ipynb #af4f0a13
 Frames = NDArray[np.uint8]
 
 
@@ -179,7 +179,7 @@ def tile(
     sheet = canvas.reshape(rows, columns, cell_h, cell_w, 4).swapaxes(1, 2).reshape(rows * cell_h, columns * cell_w, 4)
     return np.ascontiguousarray(sheet[: rows * cell_h - gap, : columns * cell_w - gap])
 
-# %% ../nbs/14_plots.ipynb #93512e43
+# %% ../nbs/14_plots.ipynb #297378a9
 def _sheet(
     frames: Frames,
     columns: int,
@@ -210,7 +210,7 @@ def _sheet(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return figure, axes, gap, below, round(dot)
 
-# %% ../nbs/14_plots.ipynb #cd519b8e
+# %% ../nbs/14_plots.ipynb #5ebebec8
 def film_strip(
     frames: Frames,  # (T, H, W, 3) uint8 RGB
     marks: Sequence[object] | None = None,  # T labels under the frames, such as frame numbers
@@ -224,7 +224,7 @@ def film_strip(
             raise ValueError(f"{name} must hold one entry a frame ({len(frames)}), got {len(given)}")
     return _sheet(frames, min(columns or len(frames), len(frames)), marks, colours, title)[0]
 
-# %% ../nbs/14_plots.ipynb #1d7d4a49
+# %% ../nbs/14_plots.ipynb #3ca334ee
 def contact_sheet(
     videos: Sequence[Frames],  # each (T, H, W, 3) uint8; lengths may differ, sizes may not
     names: Sequence[str],  # one name a video, written at its left
@@ -242,7 +242,7 @@ def contact_sheet(
         axes.text(-4 * dot, (i + 0.5) * height - gap / 2, name, ha="right", va="center", fontsize=8, color=INK)
     return figure
 
-# %% ../nbs/14_plots.ipynb #10a4dc3d
+# %% ../nbs/14_plots.ipynb #ec5f2cb8
 def clip_timeline(
     views: NDArray[np.int64],  # (V, T) frame numbers of each view, in playing order
     n_frames: int,  # length of the video
@@ -272,7 +272,7 @@ def clip_timeline(
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= n_frames])
     return figure
 
-# %% ../nbs/14_plots.ipynb #f0fa8667
+# %% ../nbs/14_plots.ipynb #e521ebc0
 def _heat(axes: Axes, matrix: NDArray[Any], labels: Sequence[str] | None, borders: Sequence[int], numbers: bool) -> Any:
     n = len(matrix)
     image = axes.imshow(matrix, cmap=HEAT_MAP, vmin=-1, vmax=1, interpolation="nearest")
@@ -311,7 +311,7 @@ def similarity_matrix(
         axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #094d84ef
+# %% ../nbs/14_plots.ipynb #ea3fee6e
 def shuffle_rank_matrices(
     before: NDArray[Any],  # (2S, 2S) or (B, 2S, 2S) Gram matrix of [clip, shuffled copy]; a batch is averaged
     after: NDArray[Any],  # the same with the copy's segment vectors put back into order
@@ -338,7 +338,7 @@ def shuffle_rank_matrices(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #d7498deb
+# %% ../nbs/14_plots.ipynb #1b0f2539
 TERM_NAMES = {
     "loss": "total loss",
     "clip": "clip contrast",
@@ -364,7 +364,7 @@ def loss_terms(
     "Which columns of a log are losses: the total and whatever has a weight in it, or is one of the four known terms."
     return [str(c) for c in log.columns if c in list(TERM_NAMES)[:4] or f"weight_{c}" in log.columns]
 
-# %% ../nbs/14_plots.ipynb #c1a2b310
+# %% ../nbs/14_plots.ipynb #58974a94
 def _draw_term(axes: Axes, term: str, runs: Mapping[str, pd.DataFrame], smoothing: float | None) -> None:
     "One panel of loss curves: every step thin, the running mean thick."
     for position, (name, log) in enumerate(runs.items()):
@@ -387,7 +387,7 @@ def _draw_weights(axes: Axes, runs: Mapping[str, pd.DataFrame], weights: Mapping
     axes.set(xlabel="step", ylim=(-0.05, 1.9), yticks=[0, 0.5, 1])
     axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", ncols=2)
 
-# %% ../nbs/14_plots.ipynb #42a5affd
+# %% ../nbs/14_plots.ipynb #e8a241bc
 def loss_curves(
     logs: pd.DataFrame | Mapping[str, pd.DataFrame],  # one log, or one for each named run
     segments: int = 2,  # S of the shuffle-rank term, which sets its floor
@@ -415,7 +415,9 @@ def loss_curves(
             floor = shuffle_rank_floor(segments) if floor is None else floor
             axes.axhline(floor, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
             axes.text(0.99, floor, f"content-blind floor {floor:.4f}", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=7.5, color=BAD)
-            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=max(axes.get_ylim()[1], floor * 1.2))
+            # a random start lies far above the floor for a few steps, and would squeeze what matters into a line
+            settled = max(log["sr"].iloc[len(log) // 2 :].max() for log in runs.values() if term in log)
+            axes.set_ylim(bottom=0.0, top=max(2.5 * floor, 1.1 * settled))
         if any(runs) and k == 0:
             axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
     if has_weights:
@@ -424,7 +426,7 @@ def loss_curves(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #93dfaab6
+# %% ../nbs/14_plots.ipynb #fb2a9b08
 def embed(
     features: NDArray[Any],  # (n, d), raw: rows are L2-normalised here
     how: str = "pca",  # "pca" or "tsne"
@@ -462,7 +464,7 @@ def category_colours(
     "One colour for each name; the colours repeat after sixteen."
     return {name: CATEGORIES[i % len(CATEGORIES)] for i, name in enumerate(sorted({str(v) for v in np.asarray(values)}))}
 
-# %% ../nbs/14_plots.ipynb #d8e737b0
+# %% ../nbs/14_plots.ipynb #339ff2bc
 def embedding_map(
     points: NDArray[Any],  # (n, 2), such as embed gives
     values: Sequence[Any] | NDArray[Any],  # n names or n numbers that colour the points
@@ -491,7 +493,7 @@ def embedding_map(
         bar.set_label(name, color=FAINT, fontsize=8.5)
     return figure
 
-# %% ../nbs/14_plots.ipynb #4342190e
+# %% ../nbs/14_plots.ipynb #1c729bbd
 def variance_bars(
     splits: Mapping[str, tuple[float, float]],  # model -> (inter, intra), rows L2-normalised before
     title: str = "",  # of which features
@@ -515,7 +517,7 @@ def variance_bars(
                 loc="lower left", bbox_to_anchor=(0, 1 - 0.02 / len(splits)), borderaxespad=0)  # fmt: skip
     return figure
 
-# %% ../nbs/14_plots.ipynb #94002a89
+# %% ../nbs/14_plots.ipynb #ce7e3255
 def metric_bars(
     values: Mapping[str, Mapping[str, Sequence[float]]],  # metric -> model -> one value a seed
     chance: Mapping[str, float] | None = None,  # metric -> what guessing gives
@@ -548,7 +550,7 @@ def metric_bars(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
-# %% ../nbs/14_plots.ipynb #42db1f67
+# %% ../nbs/14_plots.ipynb #78865805
 RELATIONS = {"action": (GOOD, "✓ same action"), "video": (SAME, "= same video"), "other": (BAD, "✗ other")}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ivdr.compare import COLUMNS, Comparison, compare, headline, measure, measure_arrays, plan_jobs, progress_figures, protocol_of, story
+from ivdr.compare import COLUMNS, Comparison, compare, headline, inter_figures, intra_figures, measure, plan_jobs, progress_figures, protocol_of, story
 from ivdr.evaluation import Features, load_result
 from ivdr.synthetic import render_dataset
 from ivdr.training import pretrain, read_config
@@ -33,9 +33,11 @@ def features(n_videos: int, seed: int, n_clips: int = 4, width: int = 6) -> Feat
 
 def test_every_column_of_the_table_is_measured() -> None:
     train, test = features(40, 0), features(20, 1)
-    backwards = tuple(Features(np.roll(f.clips, 1, 2), f.position, f.targets, f.classes, f.paths, f.groups) for f in (train, test))
+    backwards_train, backwards_test = (Features(np.roll(f.clips, 1, 2), f.position, f.targets, f.classes, f.paths, f.groups) for f in (train, test))
     protocol = protocol_of(read_config("laptop", data="d", out="o")).replace(ks=(1, 5, 50))
-    found, blind = measure_arrays(train, test, backwards, ("retrieval", "linear", "probes"), protocol)
+    inter, inter_blind = inter_figures(train, test, ("retrieval", "linear"), protocol)
+    intra, intra_blind = intra_figures(train, test, (backwards_train, backwards_test))
+    found, blind = inter | intra, inter_blind | intra_blind
     row = headline(found)
     assert row.keys() == COLUMNS.keys() and not any(np.isnan(value) for value in row.values())
     assert row["R@1 %"] == 100 and row["linear %"] == 100 and row["order %"] > 80 and row["progress R2"] > 0.95

@@ -50,7 +50,8 @@ def test_export_and_clean_change_nothing(exported: Path, folder: str, pattern: s
 
 
 def test_readme_is_the_index_notebook() -> None:
-    text = run(sys.executable, "-m", "nbconvert", "--to", "markdown", "nbs/index.ipynb", "--stdout").replace("](images/", "](nbs/images/")
+    text = run(sys.executable, "-m", "nbconvert", "--to", "markdown", "nbs/index.ipynb", "--stdout")
+    text = re.sub(r"\]\((images/|\d\d_)", r"](nbs/\1", text).replace("](../", "](")
     squeezed = re.sub(r"\n{3,}", "\n\n", text)
     assert squeezed.strip() == (ROOT / "README.md").read_text().strip(), "run `make readme`"
 
