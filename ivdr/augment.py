@@ -7,7 +7,7 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'REFERENCE_SIZE', 'RECIPES', 'crop_c
            'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'gaussian_blur', 'Recipe',
            'IIVDRRecipe', 'LightRecipe', 'centre_crop', 'ClipAugment']
 
-# %% ../nbs/04_augment.ipynb #4a367593
+# %% ../nbs/04_augment.ipynb #54b3f39e
 import itertools
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
-# %% ../nbs/04_augment.ipynb #a61b8a42
+# %% ../nbs/04_augment.ipynb #6ec1b480
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -30,7 +30,7 @@ def _send(x: Tensor, device: torch.device) -> Tensor:
     # From pinned memory the copy is queued behind the kernels; from pageable memory the host would wait for it.
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
-# %% ../nbs/04_augment.ipynb #f701b43d
+# %% ../nbs/04_augment.ipynb #d5bd7f55
 def crop_clips(
     frames: Tensor,  # any dtype (N, T, H, W, 3)
     top: Tensor,  # int64 (N,): first row kept of each clip, on the device of `frames`
@@ -42,7 +42,7 @@ def crop_clips(
     clip = torch.arange(len(frames), device=frames.device)
     return windows[clip, :, top, left].transpose(1, 2)
 
-# %% ../nbs/04_augment.ipynb #195d19ee
+# %% ../nbs/04_augment.ipynb #17d7b6e3
 def resize_clips(
     frames: Tensor,  # uint8 (N, T, H, W, 3)
     size: tuple[int, int],  # (height, width), pixels
@@ -54,7 +54,7 @@ def resize_clips(
     resized: Tensor = tvf.resize(images, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
     return resized.permute(0, 2, 3, 1).reshape(*frames.shape[:2], *size, 3)
 
-# %% ../nbs/04_augment.ipynb #fa5d6390
+# %% ../nbs/04_augment.ipynb #9fc6c7b4
 def normalise(
     clips: Tensor,  # float (N, 3, T, H, W), colours in 0..1; changed in place
 ) -> Tensor:  # float (N, 3, T, H, W), ImageNet-normalised
@@ -71,7 +71,7 @@ def to_frames(
     mean, std = (torch.tensor(v, device=clips.device).view(3, 1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (clips * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8).movedim(-4, -1)
 
-# %% ../nbs/04_augment.ipynb #2c0f59cb
+# %% ../nbs/04_augment.ipynb #b318d24b
 def _per_clip(value: Tensor) -> Tensor:
     return value.view(-1, 1, 1, 1, 1)
 
@@ -82,7 +82,7 @@ def _grey(clips: Tensor) -> Tensor:
     red, green, blue = clips.unbind(1)
     return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(1)
 
-# %% ../nbs/04_augment.ipynb #511b0330
+# %% ../nbs/04_augment.ipynb #e893a722
 def adjust_brightness(
     clips: Tensor,  # float (N, 3, T, H, W), 0..1
     factor: Tensor,  # float (N,): 0 black, 1 unchanged
@@ -90,7 +90,7 @@ def adjust_brightness(
     "Multiply each clip by its factor."
     return clips.mul(_per_clip(factor)).clamp_(0, 1)
 
-# %% ../nbs/04_augment.ipynb #29e5dc9c
+# %% ../nbs/04_augment.ipynb #5b712e2f
 def adjust_contrast(
     clips: Tensor,  # float (N, 3, T, H, W), 0..1
     factor: Tensor,  # float (N,): 0 flat grey, 1 unchanged
@@ -99,7 +99,7 @@ def adjust_contrast(
     mean = _grey(clips.mean((3, 4), keepdim=True))
     return _blend(clips, mean, factor)
 
-# %% ../nbs/04_augment.ipynb #02ee0543
+# %% ../nbs/04_augment.ipynb #953809c1
 def adjust_saturation(
     clips: Tensor,  # float (N, 3, T, H, W), 0..1
     factor: Tensor,  # float (N,): 0 greyscale, 1 unchanged
@@ -107,7 +107,7 @@ def adjust_saturation(
     "Stretch each pixel away from its own grey by its clip's factor."
     return _blend(clips, _grey(clips), factor)
 
-# %% ../nbs/04_augment.ipynb #c970454a
+# %% ../nbs/04_augment.ipynb #0f212df2
 def adjust_hue(
     clips: Tensor,  # float (N, 3, T, H, W), 0..1
     shift: Tensor,  # float (N,): turns of the colour circle, -0.5..0.5; 0 unchanged
@@ -126,7 +126,7 @@ def adjust_hue(
     out = torch.stack([shape.clamp_(0, 1) for shape in shapes], 1)
     return out.mul_(chroma[:, None]).add_(low[:, None]).clamp_(0, 1)
 
-# %% ../nbs/04_augment.ipynb #7e511fb7
+# %% ../nbs/04_augment.ipynb #342c79f8
 def gaussian_blur(
     clips: Tensor,  # float (N, 3, T, S, S)
     sigma: Tensor,  # float (N,): standard deviation of each clip's kernel, pixels
@@ -144,7 +144,7 @@ def gaussian_blur(
         rows = torch.matmul(matrix[:, None, None], clips)
         return torch.matmul(rows, matrix.mT[:, None, None])
 
-# %% ../nbs/04_augment.ipynb #b0b29921
+# %% ../nbs/04_augment.ipynb #901a56bf
 @dataclass(frozen=True)
 class Recipe:
     "What may happen to a clip. This one does nothing but crop the centre; the others build on it."
@@ -160,11 +160,37 @@ class Recipe:
         "Change the colours and the sharpness of each clip."
         return clips
 
+    def frame_for(
+        self,
+        size: int,  # side of the crop, pixels
+    ) -> tuple[int, int]:  # (height, width) of the frames to crop from, pixels
+        "The recipe's frame size, in proportion to the crop."
+        height, width = (round(side * size / REFERENCE_SIZE) for side in self.frame)
+        return height, width
+
 REFERENCE_SIZE = 112  # the crop of the published runs, pixels: everything a recipe measures in pixels is meant at this size
 
-# %% ../nbs/04_augment.ipynb #d7aaa517
-_ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
+# %% ../nbs/04_augment.ipynb #16450bf7
 _OPERATIONS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+
+def _jitter(
+    clips: Tensor,  # float (N, 3, T, S, S), 0..1; changed in place
+    rows: Tensor,  # int64 (n,) on the CPU: the clips to change
+    orders: Tensor,  # int64 (n, 4) on the CPU: numbers into _OPERATIONS, in the order of each of those clips
+    factors: Tensor,  # float (4, N) on the CPU: the factor of each operation for each clip
+) -> None:
+    "Apply the four colour operations, to each clip in its own order."
+    ranked = orders.argsort(dim=0, stable=True)
+    counts = [step.bincount(minlength=4).tolist() for step in orders.T]
+    groups, values = _send(rows[ranked], clips.device), _send(factors.to(clips.dtype), clips.device)
+    for step, sizes in enumerate(counts):
+        for operation, group in enumerate(torch.split(groups[:, step], sizes)):
+            if len(group):
+                changed = _OPERATIONS[operation](clips.index_select(0, group), values[operation, group])
+                clips.index_copy_(0, group, changed)
+
+# %% ../nbs/04_augment.ipynb #12bb8c96
+_ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
 
 @dataclass(frozen=True)
 class IIVDRRecipe(Recipe):
@@ -184,7 +210,11 @@ class IIVDRRecipe(Recipe):
     def colour(self, clips: Tensor, draws: dict[str, Tensor], view: Tensor) -> Tensor:
         "Colour jitter in a random order, then blur, each on the clips that drew it."
         plain = (view == 0) & (draws["null"] < self.null_p)
-        self._jitter(clips, draws, ~plain & (draws["jitter"] < self.jitter_p))
+        jittered = (~plain & (draws["jitter"] < self.jitter_p)).nonzero().flatten()
+        if len(jittered):
+            spread = {"brightness": (1, self.brightness), "contrast": (1, self.contrast), "saturation": (1, self.saturation), "hue": (0, self.hue)}
+            factors = torch.stack([centre + width * (2 * draws[name] - 1) for name, (centre, width) in spread.items()])
+            _jitter(clips, jittered, _ORDERS[(draws["order"][jittered] * len(_ORDERS)).long()], factors)
         blurred = (~plain & (draws["blur"] < self.blur_p)).nonzero().flatten()
         if len(blurred):
             low, high = (s * clips.shape[-1] / REFERENCE_SIZE for s in self.blur_sigma)
@@ -194,25 +224,7 @@ class IIVDRRecipe(Recipe):
             clips.index_copy_(0, rows, soft)
         return clips
 
-    def _jitter(self, clips: Tensor, draws: dict[str, Tensor], chosen: Tensor) -> None:
-        rows = chosen.nonzero().flatten()
-        if not len(rows):
-            return
-        spread = ((1, self.brightness), (1, self.contrast), (1, self.saturation), (0, self.hue))
-        names = ("brightness", "contrast", "saturation", "hue")
-        factors = torch.stack([centre + width * (2 * draws[name] - 1) for name, (centre, width) in zip(names, spread)])
-        orders = _ORDERS[(draws["order"][rows] * len(_ORDERS)).long()]
-        # One group a step and operation: the clips are sorted by what comes next for them, here, where no device waits.
-        ranked = orders.argsort(dim=0, stable=True)
-        counts = [step.bincount(minlength=4).tolist() for step in orders.T]
-        groups, values = _send(rows[ranked], clips.device), _send(factors.to(clips.dtype), clips.device)
-        for step, sizes in enumerate(counts):
-            for operation, group in enumerate(torch.split(groups[:, step], sizes)):
-                if len(group):
-                    changed = _OPERATIONS[operation](clips.index_select(0, group), values[operation, group])
-                    clips.index_copy_(0, group, changed)
-
-# %% ../nbs/04_augment.ipynb #a0cd655a
+# %% ../nbs/04_augment.ipynb #06a3d710
 @dataclass(frozen=True)
 class LightRecipe(Recipe):
     "A recipe for laptops: random crop, and brightness, contrast and a colour cast as one multiply-add."
@@ -234,7 +246,7 @@ class LightRecipe(Recipe):
         offset = torch.addcmul(lift, pull[:, None], mean)[:, :, None, None, None]
         return clips.mul_(_per_clip(gain)).add_(offset).clamp_(0, 1)
 
-# %% ../nbs/04_augment.ipynb #00c46bf3
+# %% ../nbs/04_augment.ipynb #55028819
 RECIPES: dict[str, Recipe] = {
     "iivdr": IIVDRRecipe(),
     "iivdr-portrait": IIVDRRecipe(frame=(171, 128)),
@@ -242,7 +254,14 @@ RECIPES: dict[str, Recipe] = {
     "none": Recipe(),
 }
 
-# %% ../nbs/04_augment.ipynb #65bfc69c
+def _find_recipe(recipe: str | Recipe) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe: got {recipe!r}; accepted are {', '.join(RECIPES)}")
+    return RECIPES[recipe]
+
+# %% ../nbs/04_augment.ipynb #c6a02be6
 def _centre(length: int, size: int) -> int:
     return int(round((length - size) / 2))
 
@@ -264,7 +283,24 @@ def centre_crop(
     pixels = square.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     return normalise(pixels).view(*clips.shape[:2], *pixels.shape[1:])
 
-# %% ../nbs/04_augment.ipynb #e6ff9dc7
+# %% ../nbs/04_augment.ipynb #f7ac261b
+def _augmented(
+    clips: Tensor,  # uint8 (B, V, T, H, W, 3)
+    draws: Tensor,  # (B, V, n) in [0, 1): n numbers, as named by the recipe's `draws`
+    recipe: Recipe,  # one that draws a place to crop
+    size: int,  # side of the crop, pixels
+) -> Tensor:  # float32 (B, V, 3, T, size, size), ImageNet-normalised
+    "Resize, crop, change colours and sharpness, normalise."
+    numbers = dict(zip(recipe.draws, draws.flatten(0, 1).to("cpu", torch.float64).unbind(1)))
+    frames = resize_clips(clips.flatten(0, 1), recipe.frame_for(size))
+    room = [side - size + 1 for side in frames.shape[2:4]]
+    top, left = (_send((numbers[name] * n).long(), clips.device) for name, n in zip(("top", "left"), room))
+    pixels = crop_clips(frames, top, left, size).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    view = torch.arange(clips.shape[1]).repeat(clips.shape[0])
+    changed = normalise(recipe.colour(pixels, numbers, view))
+    return changed.view(*clips.shape[:2], *changed.shape[1:])
+
+# %% ../nbs/04_augment.ipynb #4fef6631
 class ClipAugment:
     "Augment a batch of clips by a recipe; every frame of a clip gets the same change."
 
@@ -273,13 +309,9 @@ class ClipAugment:
         recipe: str | Recipe = "iivdr",  # a name in RECIPES, or a recipe of your own
         size: int = REFERENCE_SIZE,  # side of the crop, pixels
     ) -> None:
-        "Look the recipe up and scale its frame size to the crop."
-        if isinstance(recipe, str) and recipe not in RECIPES:
-            raise ValueError(f"recipe: got {recipe!r}; accepted are {', '.join(RECIPES)}")
+        self.recipe, self.size = _find_recipe(recipe), size
         if size < 1:
             raise ValueError(f"size: got {size}; accepted is a positive number of pixels")
-        self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
-        self.size = size
 
     @property
     def n_draws(self) -> int:
@@ -289,8 +321,7 @@ class ClipAugment:
     @property
     def frame_size(self) -> tuple[int, int]:
         "The (height, width) that the decoder should deliver: the recipe's, in proportion to the crop."
-        height, width = (round(side * self.size / REFERENCE_SIZE) for side in self.recipe.frame)
-        return height, width
+        return self.recipe.frame_for(self.size)
 
     @torch.no_grad()
     def __call__(
@@ -307,11 +338,4 @@ class ClipAugment:
             raise ValueError(f"draws: got shape {tuple(draws.shape)}; accepted is {wanted}")
         if not self.n_draws:
             return centre_crop(clips, self.size, self.frame_size)
-        numbers = dict(zip(self.recipe.draws, draws.flatten(0, 1).to("cpu", torch.float64).unbind(1)))
-        frames = resize_clips(clips.flatten(0, 1), self.frame_size)
-        room = [side - self.size + 1 for side in frames.shape[2:4]]
-        top, left = (_send((numbers[name] * n).long(), clips.device) for name, n in zip(("top", "left"), room))
-        pixels = crop_clips(frames, top, left, self.size).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        view = torch.arange(clips.shape[1]).repeat(clips.shape[0])
-        changed = normalise(self.recipe.colour(pixels, numbers, view))
-        return changed.view(*clips.shape[:2], *changed.shape[1:])
+        return _augmented(clips, draws, self.recipe, self.size)

@@ -6,7 +6,7 @@
 __all__ = ['logger', 'COLUMNS', 'content_hash', 'Manifest', 'scan', 'save_unreadable', 'open_manifest', 'resize_frames',
            'read_clips', 'stand_ins', 'VideoClips', 'steps_per_epoch', 'ClipLoader', 'make_loader', 'make_eval_loader']
 
-# %% ../nbs/03_datasets.ipynb #841c53f8
+# %% ../nbs/03_datasets.ipynb #79f73c24
 import hashlib
 import itertools
 import json
@@ -15,7 +15,7 @@ import os
 import posixpath
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ from .video import VIDEO_SUFFIXES, VideoError, VideoReader
 
 logger = logging.getLogger(__name__)
 
-# %% ../nbs/03_datasets.ipynb #91c86a0f
+# %% ../nbs/03_datasets.ipynb #8d98f37b
 COLUMNS = ("path", "label", "group", "split", "frames", "fps", "width", "height", "sha256")
 _TEXT = ("path", "label", "group", "split", "sha256")
 
@@ -54,7 +54,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     except ValueError as error:  # pandas' parser errors among them
         raise ValueError(f"{path} is not a table that can be read: {error}") from error
 
-# %% ../nbs/03_datasets.ipynb #54dc9ece
+# %% ../nbs/03_datasets.ipynb #5b652816
 def _write_table(table: pd.DataFrame, path: Path) -> Path:
     "Write CSV or Parquet to a temporary name beside the target, then rename."
     if path.suffix not in (".csv", ".parquet"):
@@ -73,7 +73,7 @@ def _write_table(table: pd.DataFrame, path: Path) -> Path:
         temporary.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/03_datasets.ipynb #18181012
+# %% ../nbs/03_datasets.ipynb #56d6329b
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
     "The table as a manifest keeps it, or an error that says what is wrong with it."
     missing = [name for name in COLUMNS if name not in table.columns]
@@ -87,7 +87,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"{len(twice)} paths stand twice in the manifest, the first is {twice.iloc[0]}")
     return table.assign(**{name: table[name].astype(str) for name in _TEXT}).reset_index(drop=True)
 
-# %% ../nbs/03_datasets.ipynb #a5dafbc0
+# %% ../nbs/03_datasets.ipynb #3df30f34
 def content_hash(
     table: pd.DataFrame,  # columns path, label, group, split and sha256, all text
 ) -> str:  # 64 hexadecimal digits
@@ -99,9 +99,9 @@ def content_hash(
     rows = sorted(json.dumps(row) for row in zip(names, *(table[name] for name in _TEXT[1:]), strict=True))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
-# %% ../nbs/03_datasets.ipynb #8795f3d2
-class Manifest:
-    "One row a video: where it is, what it shows, what was found in the file."
+# %% ../nbs/03_datasets.ipynb #a94e060f
+class _VideoTable:
+    "A checked table of videos, the folder its paths count from, and what follows from the two."
 
     def __init__(
         self,
@@ -113,9 +113,6 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.table)
-
-    def __repr__(self) -> str:
-        return f"Manifest({len(self)} videos, {len(self.classes)} classes, root={str(self.root)!r}, hash={self.hash[:12]})"
 
     @property
     def files(self) -> list[Path]:
@@ -138,6 +135,24 @@ class Manifest:
         "Which data this is, see `content_hash`."
         return content_hash(self.table)
 
+# %% ../nbs/03_datasets.ipynb #fe95949d
+def _seen_from(
+    videos: _VideoTable,  # its paths count from its root
+    folder: str | Path,  # where they shall count from
+) -> pd.DataFrame:  # the table with paths relative to `folder`
+    "The same videos, their paths counted from another folder."
+    folder = os.path.abspath(folder)
+    if folder == str(videos.root):
+        return videos.table
+    return videos.table.assign(path=[Path(os.path.relpath(file, folder)).as_posix() for file in videos.files])
+
+# %% ../nbs/03_datasets.ipynb #46d9d6a8
+class Manifest(_VideoTable):
+    "One row a video: where it is, what it shows, what was found in the file."
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} videos, {len(self.classes)} classes, root={str(self.root)!r}, hash={self.hash[:12]})"
+
     def split(
         self,
         name: str,  # a value of the column `split`, e.g. "train"
@@ -154,30 +169,22 @@ class Manifest:
         path: str | Path,  # a .csv or .parquet file, or a folder that holds manifest.csv
     ) -> "Manifest":  # its root is the folder of the file
         "Read a manifest file; whether the videos exist is `open_manifest`'s question."
-        path = Path(path)
-        if path.is_dir():
-            path = path / "manifest.csv"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist")
+        file = Path(path, "manifest.csv") if os.path.isdir(path) else Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} does not exist")
         try:
-            return cls(_read_table(path), path.parent)
+            return cls(_read_table(file), file.parent)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{file}: {error}") from error
 
     def save(
         self,
         path: str | Path,  # a .csv or .parquet file; folders are made
     ) -> Path:  # the same path
         "Write the manifest, paths relative to its new folder; the file is replaced whole or not at all."
-        path = Path(path)
-        folder = os.path.abspath(path.parent)
-        table = self.table
-        if folder != str(self.root):
-            paths = [Path(os.path.relpath(file, folder)).as_posix() for file in self.files]
-            table = table.assign(path=paths)
-        return _write_table(table, path)
+        return _write_table(_seen_from(self, Path(path).parent), Path(path))
 
-# %% ../nbs/03_datasets.ipynb #36ae4e7e
+# %% ../nbs/03_datasets.ipynb #f6c978f8
 def _walk(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
     "Paths with a video suffix below a folder, sorted, with forward slashes; and what could not be looked into."
     found: list[str] = []
@@ -199,7 +206,7 @@ def _walk(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
     closed += [(path.encode(errors="backslashreplace").decode(), "its name is not UTF-8") for path in odd]
     return sorted(set(found) - set(odd)), closed
 
-# %% ../nbs/03_datasets.ipynb #b95c1a23
+# %% ../nbs/03_datasets.ipynb #7cfc85dc
 def _examine(file: Path) -> dict[str, Any] | str:
     "What a manifest says of a file, or the reason why it cannot be read."
     try:
@@ -216,7 +223,7 @@ def _examine(file: Path) -> dict[str, Any] | str:
     except OSError as error:
         return error.strerror or str(error)
 
-# %% ../nbs/03_datasets.ipynb #5df99111
+# %% ../nbs/03_datasets.ipynb #1f947577
 _SPLITS = ("train", "test", "val")
 
 def _labels_from_folders(folder: Path, paths: list[str]) -> pd.DataFrame:
@@ -230,7 +237,7 @@ def _labels_from_folders(folder: Path, paths: list[str]) -> pd.DataFrame:
         "split": [path.split("/")[0] if by_split else "train" for path in paths],
     }, dtype=object)
 
-# %% ../nbs/03_datasets.ipynb #fbf2dc48
+# %% ../nbs/03_datasets.ipynb #1350a29e
 def _labels_from_manifest(folder: Path, paths: list[str]) -> tuple[pd.DataFrame, list[tuple[str, str]]] | None:
     "The rows of the folder's own manifest.csv, if it has one with labels, and what disagrees with the files found."
     file = folder / "manifest.csv"
@@ -245,7 +252,7 @@ def _labels_from_manifest(folder: Path, paths: list[str]) -> tuple[pd.DataFrame,
     odd += [(path, "not listed in manifest.csv") for path in paths if path not in listed]
     return table[table["path"].isin(there)].drop_duplicates("path"), odd
 
-# %% ../nbs/03_datasets.ipynb #303724be
+# %% ../nbs/03_datasets.ipynb #d5ac37d8
 def scan(
     folder: str | Path,  # holds label/video, or {train,test}/label/video, or a manifest.csv with labels, groups and splits
     workers: int | None = None,  # threads that read files; None: one a core
@@ -273,7 +280,7 @@ def scan(
     extras = [name for name in joined.columns if name not in COLUMNS]
     return Manifest(joined[[*COLUMNS, *extras]], folder), pd.DataFrame(sorted(unreadable), columns=["path", "reason"])
 
-# %% ../nbs/03_datasets.ipynb #0abd6e9c
+# %% ../nbs/03_datasets.ipynb #82c7a19d
 def save_unreadable(
     unreadable: pd.DataFrame,  # second result of `scan`
     path: str | Path,  # a .csv or .parquet file, by custom NAME.unreadable.csv beside the manifest NAME.csv
@@ -281,7 +288,7 @@ def save_unreadable(
     "Write the list of what `scan` could not use, with its header alone when there is nothing to list."
     return _write_table(unreadable, Path(path))
 
-# %% ../nbs/03_datasets.ipynb #db2388a8
+# %% ../nbs/03_datasets.ipynb #c949fc65
 def open_manifest(
     data: str | Path,  # a manifest file, a folder with manifest.csv, or a folder of videos
 ) -> Manifest:  # of files that all exist
@@ -306,7 +313,7 @@ def open_manifest(
         raise ValueError(f"{data} lists no videos")
     return manifest
 
-# %% ../nbs/03_datasets.ipynb #ac7b5ecc
+# %% ../nbs/03_datasets.ipynb #100dc8cc
 def resize_frames(
     frames: Tensor,  # uint8 (T,H,W,3)
     size: tuple[int, int] | None,  # (height, width), pixels; None: unchanged
@@ -317,7 +324,7 @@ def resize_frames(
     small: Tensor = resize(frames.permute(0, 3, 1, 2), list(size), InterpolationMode.BICUBIC, antialias=True)
     return small.permute(0, 2, 3, 1).contiguous()
 
-# %% ../nbs/03_datasets.ipynb #587a22fe
+# %% ../nbs/03_datasets.ipynb #c5240afb
 def read_clips(
     path: str | Path,  # a video file
     views: ViewRule,  # which frames: (n_frames, clip_len, stride, rng) -> (V, clip_len)
@@ -336,7 +343,7 @@ def read_clips(
         pixels = resize_frames(reader.frames(wanted), size)
     return pixels[torch.from_numpy(place.reshape(frames.shape))], frames, n_frames
 
-# %% ../nbs/03_datasets.ipynb #976a8e55
+# %% ../nbs/03_datasets.ipynb #60b2577e
 def _check_bad(
     bad: dict[int, str],  # index in the manifest -> "path: reason"
     manifest: Manifest,  # the videos
@@ -347,7 +354,7 @@ def _check_bad(
         share = f"{len(bad)} of {len(manifest)} videos could not be read, more than max_bad_share {max_bad_share:g} accepts"
         raise VideoError(str(manifest.root), f"{share}: {'; '.join(bad.values())}")
 
-# %% ../nbs/03_datasets.ipynb #74d003f1
+# %% ../nbs/03_datasets.ipynb #955559dd
 def stand_ins(
     seed: int,  # of the run
     epoch: int,  # of the sample
@@ -359,9 +366,31 @@ def stand_ins(
     start = int(np.flatnonzero(order == index)[0]) + n_videos // 2
     return (int(video) for video in np.roll(order, -start) if video != index)
 
-# %% ../nbs/03_datasets.ipynb #b4b76c54
-class VideoClips(Dataset[dict[str, Any]]):
-    "The clips that a view rule wants of each video, cut from one open and one pass over the file."
+# %% ../nbs/03_datasets.ipynb #bfe762d9
+_Clips = tuple[Tensor, Frames, int]  # what `read_clips` returns
+
+def _first_readable(
+    candidates: Iterable[int],  # videos by their index in the manifest: the one wanted, then its stand-ins
+    read: Callable[[int], _Clips],  # the clips of one of them, or a VideoError
+    manifest: Manifest,  # the videos
+    max_bad_share: float,  # share of them that may be unreadable; 0: the first error is raised as it is
+) -> tuple[int, _Clips, dict[int, str]]:  # the video that was read, its clips, and those before it: index -> "path: reason"
+    "Read the first video that can be read, and list those that cannot."
+    bad: dict[int, str] = {}
+    for candidate in candidates:
+        try:
+            clips = read(candidate)
+            break
+        except VideoError as error:
+            if max_bad_share == 0:
+                raise
+            bad[candidate] = str(error)
+            _check_bad(bad, manifest, max_bad_share)
+    return candidate, clips, bad
+
+# %% ../nbs/03_datasets.ipynb #92df0528
+class _ClipSource:
+    "The clips that a view rule wants of each video, from its file or from memory."
 
     def __init__(
         self,
@@ -384,8 +413,21 @@ class VideoClips(Dataset[dict[str, Any]]):
         self.manifest, self.views, self.clip_len, self.stride = manifest, views, clip_len, stride
         self.size, self.backend, self.seed, self.cache, self.max_bad_share = size, backend, seed, cache, max_bad_share
         self._files = [str(file) for file in manifest.files]
-        self._labels = manifest.targets
         self._cached: dict[int, Tensor] = {}
+
+    def _clips(self, index: int, rng: np.random.Generator) -> _Clips:
+        if not self.cache:
+            return read_clips(self._files[index], self.views, self.clip_len, self.stride, rng, self.size, self.backend)
+        if index not in self._cached:
+            with VideoReader(self._files[index], self.backend) as reader:
+                self._cached[index] = resize_frames(reader.frames(np.arange(len(reader))), self.size)
+        video = self._cached[index]
+        frames = self.views(len(video), self.clip_len, self.stride, rng)
+        return video[torch.from_numpy(frames)], frames, len(video)
+
+# %% ../nbs/03_datasets.ipynb #19431c61
+class VideoClips(_ClipSource, Dataset[dict[str, Any]]):
+    "The clips that a view rule wants of each video, cut from one open and one pass over the file."
 
     def __len__(self) -> int:
         return len(self._files)
@@ -398,32 +440,15 @@ class VideoClips(Dataset[dict[str, Any]]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} videos")
-        bad: dict[int, str] = {}
-        for candidate in itertools.chain([index], stand_ins(self.seed, epoch, index, len(self))):
-            try:
-                clips, frames, n_frames = self._clips(candidate, sample_rng(self.seed, epoch, index))
-                break
-            except VideoError as error:
-                if self.max_bad_share == 0:
-                    raise
-                bad[candidate] = str(error)
-                _check_bad(bad, self.manifest, self.max_bad_share)
-        number = {"index": candidate, "epoch": epoch, "label": self._labels[candidate], "n_frames": n_frames}
+        candidates = itertools.chain([index], stand_ins(self.seed, epoch, index, len(self)))
+        # a stand-in takes the random numbers of the sample that it stands in for
+        video, (clips, frames, n_frames), bad = _first_readable(
+            candidates, lambda video: self._clips(video, sample_rng(self.seed, epoch, index)), self.manifest, self.max_bad_share)
+        number = {"index": video, "epoch": epoch, "label": self.manifest.targets[video], "n_frames": n_frames}
         return {"clips": clips, "frames": torch.from_numpy(frames), "bad": torch.tensor(list(bad), dtype=torch.int64), "bad_reason": list(bad.values()),
                 **{name: torch.tensor(value, dtype=torch.int64) for name, value in number.items()}}
 
-    def _clips(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Frames, int]:
-        "Pixels, frame numbers and length of one video, from memory where that is asked for."
-        if not self.cache:
-            return read_clips(self._files[index], self.views, self.clip_len, self.stride, rng, self.size, self.backend)
-        if index not in self._cached:
-            with VideoReader(self._files[index], self.backend) as reader:
-                self._cached[index] = resize_frames(reader.frames(np.arange(len(reader))), self.size)
-        video = self._cached[index]
-        frames = self.views(len(video), self.clip_len, self.stride, rng)
-        return video[torch.from_numpy(frames)], frames, len(video)
-
-# %% ../nbs/03_datasets.ipynb #ed19491e
+# %% ../nbs/03_datasets.ipynb #29b56f57
 def steps_per_epoch(
     n_videos: int,  # videos in the data
     batch_size: int,  # videos a step and process
@@ -436,7 +461,7 @@ def steps_per_epoch(
         raise ValueError(f"{n_videos} videos do not fill one batch of {batch_size} x {world} processes; choose a batch size of at most {n_videos // world}")
     return n_videos // (batch_size * world)
 
-# %% ../nbs/03_datasets.ipynb #c786c301
+# %% ../nbs/03_datasets.ipynb #581bc923
 class _AddressedBatches(Sampler[list[tuple[int, int]]]):
     "One rank's part of every global batch from `start` to `stop`, as lists of (epoch, index)."
 
@@ -457,7 +482,7 @@ class _AddressedBatches(Sampler[list[tuple[int, int]]]):
             first = (batch * self.world + self.rank) * self.batch_size
             yield [(epoch, int(index)) for index in order[first : first + self.batch_size]]
 
-# %% ../nbs/03_datasets.ipynb #d7de62bb
+# %% ../nbs/03_datasets.ipynb #2bce8854
 class _Caught(Dataset[dict[str, Any] | VideoError]):
     "Hands a VideoError over as an item: one raised in a worker would arrive as a RuntimeError without path and reason."
 
@@ -473,7 +498,7 @@ class _Caught(Dataset[dict[str, Any] | VideoError]):
         except VideoError as error:
             return error
 
-# %% ../nbs/03_datasets.ipynb #bdc53493
+# %% ../nbs/03_datasets.ipynb #85532aa7
 def _collate(items: list[dict[str, Any] | VideoError]) -> dict[str, Any]:
     "A batch of items; `bad` and `bad_reason` are joined."
     for item in items:
@@ -488,7 +513,7 @@ def _collate(items: list[dict[str, Any] | VideoError]) -> dict[str, Any]:
     batch["bad_reason"] = [reason for item in good for reason in item["bad_reason"]]
     return batch
 
-# %% ../nbs/03_datasets.ipynb #47f2f121
+# %% ../nbs/03_datasets.ipynb #8f0b0c4d
 class ClipLoader(DataLoader[Any]):
     "A DataLoader over `VideoClips` that keeps the list of videos found unreadable in `bad` and stops when they are too many."
 
@@ -521,7 +546,7 @@ class ClipLoader(DataLoader[Any]):
                 raise
             yield batch
 
-# %% ../nbs/03_datasets.ipynb #ba58ae53
+# %% ../nbs/03_datasets.ipynb #f8218a82
 def make_loader(
     dataset: VideoClips,  # the items
     batch_size: int,  # videos a step and process
@@ -541,7 +566,7 @@ def make_loader(
         raise ValueError(f"start_step is {start_step}; it must lie in 0..{stop}")
     return ClipLoader(dataset, _AddressedBatches(len(dataset), batch_size, seed, start_step, stop, rank, world), workers)
 
-# %% ../nbs/03_datasets.ipynb #f2509de9
+# %% ../nbs/03_datasets.ipynb #68d466a8
 class _InOrder(Sampler[list[tuple[int, int]]]):
     "All videos in the manifest's order, the last batch as small as it falls."
 
@@ -555,7 +580,7 @@ class _InOrder(Sampler[list[tuple[int, int]]]):
         for first in range(0, self.n_videos, self.batch_size):
             yield [(0, index) for index in range(first, min(first + self.batch_size, self.n_videos))]
 
-# %% ../nbs/03_datasets.ipynb #b1b48097
+# %% ../nbs/03_datasets.ipynb #f50eb2c3
 def make_eval_loader(
     dataset: VideoClips,  # made with max_bad_share=0
     batch_size: int,  # videos a batch
