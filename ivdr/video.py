@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['logger', 'VIDEO_SUFFIXES', 'write_video', 'VideoError', 'VideoInfo', 'probe', 'available_backends', 'VideoReader']
 
-# %% ../nbs/00_video.ipynb #8388a94d
+# %% ../nbs/00_video.ipynb #1e723c3a
 import importlib
 import logging
 import os
@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from av.sidedata.sidedata import SideDataContainer
 
 logger = logging.getLogger(__name__)
 
-# %% ../nbs/00_video.ipynb #7a71f982
+# %% ../nbs/00_video.ipynb #3e657c34
 def _checked_frames(
     frames: np.ndarray | torch.Tensor,  # what the caller gave
     fps: float,  # frames per second
@@ -43,7 +44,7 @@ def _checked_frames(
     odd = [(0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)]
     return np.pad(video, odd, mode="edge") if video.shape[1] % 2 or video.shape[2] % 2 else video
 
-# %% ../nbs/00_video.ipynb #61e01164
+# %% ../nbs/00_video.ipynb #760cad5b
 _BT601 = 6  # AVCOL_SPC_SMPTE170M: the matrix between RGB and YUV that FFmpeg uses where nothing is said; we say it
 _LIMITED = 1  # AVCOL_RANGE_MPEG: brightness from 16 to 235
 
@@ -67,7 +68,7 @@ def _encode(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         container.mux(stream.encode())
 
-# %% ../nbs/00_video.ipynb #013e8e96
+# %% ../nbs/00_video.ipynb #101404a2
 def write_video(
     path: str | Path,  # file to write; its folder exists
     frames: np.ndarray | torch.Tensor,  # uint8 (T, H, W, 3) RGB
@@ -92,7 +93,7 @@ def write_video(
         raise
     return target
 
-# %% ../nbs/00_video.ipynb #7d42b6f6
+# %% ../nbs/00_video.ipynb #6e199a13
 class VideoError(RuntimeError):
     "A file that cannot be read as a video: `path` says which one, `reason` says why."
 
@@ -109,7 +110,7 @@ class VideoError(RuntimeError):
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}" if self.reason else self.path
 
-# %% ../nbs/00_video.ipynb #5618efa6
+# %% ../nbs/00_video.ipynb #8f5d2053
 VIDEO_SUFFIXES = frozenset({  # file endings, lower case, that a folder scan takes for videos
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv",
 })
@@ -123,7 +124,7 @@ def _short(
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", text).strip()
     return text.splitlines()[0][:160] if text else type(error).__name__
 
-# %% ../nbs/00_video.ipynb #552e3c25
+# %% ../nbs/00_video.ipynb #908b4a65
 def _regular_file(
     path: str | Path,  # what the caller asked for
 ) -> str:
@@ -148,7 +149,7 @@ def _regular_file(
         raise VideoError(path, "the file is empty (0 bytes)")
     return name
 
-# %% ../nbs/00_video.ipynb #c003e810
+# %% ../nbs/00_video.ipynb #08854015
 # text shown as on a terminal, play lists that lead to other files, still pictures
 _NOT_VIDEO = {"tty", "hls", "concat", "sdp", "image2"}
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover inside a music file
@@ -168,8 +169,11 @@ def _open(
         if kind in _NOT_VIDEO or kind.endswith("_pipe"):
             raise VideoError(name, f"not a video file (FFmpeg takes it for {kind!r})")
         stream = container.streams.best("video")
+        if not len(container.streams):
+            raise VideoError(name, "not a video file, or not a whole one (nothing in it)")
         if not isinstance(stream, av.VideoStream) or stream.disposition & _ATTACHED_PICTURE:
-            raise VideoError(name, "has no video stream" + (", only audio" if container.streams.audio else ""))
+            what = "only audio" if container.streams.audio else "no audio either"
+            raise VideoError(name, f"has no video stream, {what} (FFmpeg takes it for {kind!r})")
         if stream.codec_context is None:
             raise VideoError(name, "this FFmpeg has no decoder for its video stream")
         # one thread a reader: training has one reader in each worker process
@@ -179,7 +183,7 @@ def _open(
         container.close()
         raise
 
-# %% ../nbs/00_video.ipynb #f43b67a5
+# %% ../nbs/00_video.ipynb #7b49b563
 class _Packet(NamedTuple):
     "What the container says of one compressed picture."
     pts: int | None  # when to show it, in the stream's time base
@@ -189,7 +193,7 @@ class _Packet(NamedTuple):
     size: int  # bytes
     hidden: bool  # an edit list says not to show it
 
-# %% ../nbs/00_video.ipynb #f04be7be
+# %% ../nbs/00_video.ipynb #1620c702
 _CLEAN_UNITS = {"h264": {5}, "hevc": set(range(16, 22))}  # IDR pictures; H.265's random access pictures
 
 
@@ -200,7 +204,7 @@ def _is_entry(
 ) -> bool:
     "Whether a decoder that starts at this packet shows this picture whole (ITU-T H.264 and H.265, section 7.4.2)."
     if not packet.is_keyframe or codec not in _CLEAN_UNITS:
-        return packet.is_keyframe
+        return bool(packet.is_keyframe)
     data, heads, at = bytes(packet), [], 0
     if prefix:
         while at + prefix < len(data):
@@ -211,7 +215,7 @@ def _is_entry(
     kinds = {head & 31 for head in heads} if codec == "h264" else {head >> 1 & 63 for head in heads}
     return bool(kinds & _CLEAN_UNITS[codec])
 
-
+# %% ../nbs/00_video.ipynb #1c4f8923
 def _packets(
     name: str,  # path, for the error
     container: av.container.InputContainer,  # just opened
@@ -233,7 +237,7 @@ def _packets(
         raise VideoError(name, "holds no picture")
     return found
 
-# %% ../nbs/00_video.ipynb #3e28785f
+# %% ../nbs/00_video.ipynb #1fe23973
 # containers that hold a table of their packets; the others (MPEG-PS, MPEG-TS, raw streams) can only be read from the start
 _WITH_TABLE = {"mov", "mp4", "matroska", "webm", "avi"}
 
@@ -267,7 +271,7 @@ def _last_time(
     with av.open(name, metadata_errors="ignore") as container:
         return max((float(packet.pts * packet.time_base) for packet in container.demux() if packet.pts is not None), default=0.0)
 
-# %% ../nbs/00_video.ipynb #ddc4a010
+# %% ../nbs/00_video.ipynb #db241395
 _MPEG4_EMPTY = 19  # bytes: an MPEG-4 part 2 packet this small may say "nothing new" and give no frame
 
 
@@ -293,7 +297,7 @@ def _must_count(
         return "it holds packed or empty packets, which give more or less than one frame"
     return ""
 
-# %% ../nbs/00_video.ipynb #c7083ed7
+# %% ../nbs/00_video.ipynb #d0c1aee5
 def _misread(
     container: av.container.InputContainer,  # opened
     packets: list[_Packet],  # in the order of the file, timestamps present
@@ -304,9 +308,13 @@ def _misread(
         return "it holds several video streams"
     if first.interlaced_frame:
         return "it is interlaced"
-    a, b, c, d = _display_matrix(first)
+    if max(component.bits for component in first.format.components) > 8:
+        return "it has more than 8 bits a colour, which each decoder interpolates in its own way"
+    a, b, c, d = matrix = _display_matrix(first)
     if a * d - b * c < 0:
         return "its display matrix mirrors the picture"
+    if matrix != (_ONE, 0, 0, _ONE) and "mov" not in container.format.name:
+        return "it is turned, which not every decoder sees in such a container"
     if any(packet.marked and not packet.entry for packet in packets):
         return "it marks keyframes that are none"
     shown = np.array([packet.pts for packet in packets])
@@ -315,7 +323,7 @@ def _misread(
         return "a group of its pictures refers to the one before"
     return ""
 
-# %% ../nbs/00_video.ipynb #ce766599
+# %% ../nbs/00_video.ipynb #896340a6
 _ONE = 65536  # 1 in the 16.16 fixed point numbers of a display matrix
 
 
@@ -323,7 +331,8 @@ def _display_matrix(
     frame: av.VideoFrame,  # any frame of the stream
 ) -> tuple[int, int, int, int]:  # a, b, c, d
     "The linear part of a frame's display matrix; the identity when there is none (ISO/IEC 14496-12, 8.3.2)."
-    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    # frame.side_data would tie the frame into a reference cycle, which keeps the pictures of hundreds of files in memory
+    side_data: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg, unused-ignore]
     if side_data is None:
         return _ONE, 0, 0, _ONE
     a, b, _, c, d, *_ = np.frombuffer(side_data, dtype=np.int32).tolist()
@@ -350,7 +359,7 @@ def _upright(
         image, a, d = image.transpose(1, 0, 2), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
-# %% ../nbs/00_video.ipynb #331df68b
+# %% ../nbs/00_video.ipynb #cb3266e4
 @dataclass(frozen=True)
 class VideoInfo:
     "What is known of a video without decoding all of it."
@@ -379,29 +388,30 @@ class _Index:
         "Place in `keys` of the last keyframe at or before a frame."
         return int(np.searchsorted(self.keys, frame, side="right")) - 1
 
-# %% ../nbs/00_video.ipynb #d941e741
-def _first_frame(
+# %% ../nbs/00_video.ipynb #2f79216a
+def _decode(
     name: str,  # path
-    container: av.container.InputContainer,  # opened, anywhere
+    container: av.container.InputContainer,  # opened, at the place to begin
     stream: av.VideoStream,  # its video
-    count_all: bool,  # decode everything and count?
-) -> tuple[av.VideoFrame, int]:  # the first frame, the number of decoded frames
+    only_first: bool,  # stop after one frame?
+) -> tuple[av.VideoFrame, list[int | None]]:  # the first frame, the presentation timestamps of all decoded frames
     "Decode one frame, or all."
-    first, count = None, 0
+    first, times = None, []
     try:
         for frame in container.decode(stream):
-            first, count = first or frame, count + 1
-            if not count_all:
+            first = first or frame
+            times.append(frame.pts)
+            if only_first:
                 break
     except av.FFmpegError as error:
         if first is None:
             raise VideoError(name, f"its first frame cannot be decoded ({_short(error)})") from None
-        logger.warning("%s: decoding stops after %d frames (%s)", name, count, _short(error))
+        logger.warning("%s: decoding stops after %d frames (%s)", name, len(times), _short(error))
     if first is None:
         raise VideoError(name, "holds no frame that can be decoded")
-    return first, count
+    return first, times
 
-
+# %% ../nbs/00_video.ipynb #8dbe3100
 def _scan(
     path: str | Path,  # a video file
 ) -> _Index:
@@ -414,51 +424,52 @@ def _scan(
         doubts = _must_count(set(container.format.name.split(",")), stream, packets)
         if not doubts:
             container.seek(packets[0].dts or packets[0].pts or 0, stream=stream)
-            first, _ = _first_frame(name, container, stream, count_all=False)
-            return _index(name, stream, packets, first, 0, _misread(container, packets, first))
+            first, _ = _decode(name, container, stream, only_first=True)
+            return _index(name, stream, first, packets, [], _misread(container, packets, first))
     container, stream = _open(name)
     with container:
-        first, count = _first_frame(name, container, stream, count_all=True)
-        return _index(name, stream, [], first, count, doubts)
+        first, times = _decode(name, container, stream, only_first=False)
+        return _index(name, stream, first, [], times, doubts)
 
-# %% ../nbs/00_video.ipynb #95dddebc
+# %% ../nbs/00_video.ipynb #5a840e26
 def _index(
     name: str,  # path
     stream: av.VideoStream,  # opened
-    packets: list[_Packet],  # one a frame, with timestamps; empty: they were counted
     first: av.VideoFrame,  # the first frame
-    count: int,  # number of frames, if counted
+    packets: list[_Packet],  # one a frame, with timestamps; empty: the frames were counted
+    counted: list[int | None],  # presentation timestamps of the frames that were counted
     doubts: str,  # why only PyAV is trusted
 ) -> _Index:
     "Put frames in the order of display and number them."
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    base, rate = float(stream.time_base or 0), float(stream.average_rate or stream.guessed_rate or 0)
+    times = [packet.pts for packet in packets] or counted
+    # some decoders hand old AVI files' timestamps through in the order of the file: worthless
+    usable = None not in times and bool(packets or np.all(np.diff(np.array(times, dtype=np.int64)) > 0))
+    pts = np.array(times if usable else range(len(times)), dtype=np.int64)
+    order = np.argsort(pts)
+    seconds = (pts[order] - pts[order[0]]) * (base if usable else 1 / (rate or 25.0))
+    rate = rate or (len(times) - 1) / max(float(seconds[-1]), 1e-6) or 25.0
+    keys = key_dts = np.zeros(1, dtype=np.int64)
+    number = None
     if packets:
-        pts = np.array([packet.pts for packet in packets], dtype=np.int64)
         dts = np.array([packet.pts if packet.dts is None else packet.dts for packet in packets], dtype=np.int64)
-        order = np.argsort(pts)
-        timestamps = (pts[order] - pts.min()) * float(stream.time_base or 0)
         keys = np.flatnonzero(np.array([packet.entry for packet in packets])[order])
-        key_dts, count = dts[order][keys], len(packets)
+        key_dts = dts[order][keys]
         number = {int(time): place for place, time in enumerate(pts[order])}
-        rate = rate or (count - 1) / max(float(timestamps[-1]), 1e-6) or 25.0
-    else:
-        rate = rate or 25.0
-        timestamps, number = np.arange(count) / rate, None
-        keys = key_dts = np.zeros(1, dtype=np.int64)
     matrix = _display_matrix(first)
     height, width = _upright(np.empty((first.height, first.width, 3), np.uint8), matrix).shape[:2]
-    duration = float(timestamps[-1]) + 1 / rate
-    info = VideoInfo(name, count, rate, width, height, duration, stream.codec_context.name, _rotation(matrix))
-    return _Index(info, timestamps, number, keys, key_dts, matrix, doubts)
+    duration = float(seconds[-1]) + 1 / rate
+    info = VideoInfo(name, len(times), rate, width, height, duration, stream.codec_context.name, _rotation(matrix))
+    return _Index(info, seconds, number, keys, key_dts, matrix, doubts)
 
-# %% ../nbs/00_video.ipynb #d1fa27ac
+# %% ../nbs/00_video.ipynb #882b72ef
 def probe(
     path: str | Path,  # a video file
 ) -> VideoInfo:
     "Frames, size, rate, duration, codec and rotation of a video, or the `VideoError` that reading it would raise."
     return _scan(path).info
 
-# %% ../nbs/00_video.ipynb #bc3e1ba2
+# %% ../nbs/00_video.ipynb #ddeb38b6
 class _Decoder(Protocol):
     "What the reader needs of a decoder."
 
@@ -468,7 +479,7 @@ class _Decoder(Protocol):
     def close(self) -> None:
         "Give files and memory back."
 
-# %% ../nbs/00_video.ipynb #226cba12
+# %% ../nbs/00_video.ipynb #0ad5325f
 class _PyAVDecoder:
     "Decode with PyAV, whose wheel carries an FFmpeg."
 
@@ -485,12 +496,10 @@ class _PyAVDecoder:
         place = self._index.keyframe(wanted)
         if wanted < self._position or self._index.keys[place] > self._position:
             self._start(place)
-        reason = "the stream ends"
+        reason, numbers = "the stream ends", self._index.number
         try:
             for frame in self._frames:
-                number = self._position
-                if self._index.number is not None:
-                    number = self._index.number.get(-1 if frame.pts is None else frame.pts, -1)
+                number = self._position if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts, -1)
                 self._position = max(self._position, number + 1)
                 if number == wanted:
                     return _rgb(frame, self._index)
@@ -499,8 +508,8 @@ class _PyAVDecoder:
                     break
         except av.FFmpegError as error:
             reason = _short(error)
-        self._position = self._index.info.frames  # the next read starts anew
-        raise VideoError(self._index.info.path, f"frame {wanted} of {self._index.info.frames} cannot be decoded: {reason}")
+        n_frames = self._position = self._index.info.frames  # past the end: the next read starts anew
+        raise VideoError(self._index.info.path, f"frame {wanted} of {n_frames} cannot be decoded: {reason}")
 
     def _start(self, place: int) -> None:
         if self._index.number is None:
@@ -513,7 +522,7 @@ class _PyAVDecoder:
     def close(self) -> None:
         self._container.close()
 
-# %% ../nbs/00_video.ipynb #fa91985e
+# %% ../nbs/00_video.ipynb #54d606e7
 def _rgb(
     frame: av.VideoFrame,  # as decoded
     index: _Index,  # of its file
@@ -526,7 +535,7 @@ def _rgb(
         raise VideoError(info.path, f"its pictures change size from {info.width}x{info.height} to {size}")
     return image
 
-# %% ../nbs/00_video.ipynb #f588aec1
+# %% ../nbs/00_video.ipynb #2aac1a8c
 class _DecordDecoder:
     "Decode with decord, whose wheel carries an older FFmpeg."
 
@@ -564,7 +573,7 @@ class _TorchCodecDecoder:
     def close(self) -> None:
         self._reader = None
 
-# %% ../nbs/00_video.ipynb #c021eb25
+# %% ../nbs/00_video.ipynb #bac526e8
 _DECODERS: dict[str, Callable[[_Index], Any]] = {
     "decord": _DecordDecoder, "pyav": _PyAVDecoder, "torchcodec": _TorchCodecDecoder,
 }
@@ -587,7 +596,7 @@ def available_backends() -> tuple[str, ...]:
     "Names of the decoders that work on this machine."
     return tuple(name for name in _DECODERS if not _import_problem(name))
 
-# %% ../nbs/00_video.ipynb #6476c92d
+# %% ../nbs/00_video.ipynb #e34d0ff7
 def _make_decoder(
     index: _Index,  # of the file
     backend: str,  # the decoder asked for
@@ -611,7 +620,7 @@ def _make_decoder(
     logger.warning("%s: reading with PyAV instead of %s: %s", index.info.path, backend, reason)
     return _PyAVDecoder(index), "pyav"
 
-# %% ../nbs/00_video.ipynb #79bbf2ac
+# %% ../nbs/00_video.ipynb #1fbebd18
 def _frame_numbers(
     info: VideoInfo,  # of the file
     indices: Sequence[int] | np.ndarray | torch.Tensor,  # what the caller gave
@@ -650,36 +659,43 @@ def _resize(
     planes = images.permute(0, 3, 1, 2)
     return F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True).permute(0, 2, 3, 1).contiguous()
 
-# %% ../nbs/00_video.ipynb #e629537d
+# %% ../nbs/00_video.ipynb #02a9b000
 class _Reading:
-    "Choosing a decoder, and changing to PyAV when it breaks while reading."
+    "A decoder that is chosen at opening, changed for PyAV if it breaks while reading, and closed at the end."
 
     def __init__(self, index: _Index, backend: str) -> None:
-        self.index = index
-        self.decoder: _Decoder | None
-        self.decoder, self.backend = _make_decoder(index, backend)
+        self._index = index
+        self._decoder: _Decoder | None
+        self._decoder, self.backend = _make_decoder(index, backend)
 
-    def read(self, wanted: np.ndarray) -> np.ndarray:
-        if self.decoder is None:
-            raise ValueError(f"{self.index.info.path}: this reader is closed")
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        if self._decoder is None:
+            raise ValueError(f"{self._index.info.path}: this reader is closed")
         try:
-            return self.decoder.read(wanted)
+            return self._decoder.read(wanted)
         except VideoError:
             raise
         # decord's error derives from Exception alone, torchcodec's from RuntimeError
         except Exception as error:
-            logger.warning("%s: reading on with PyAV, %s failed: %s", self.index.info.path, self.backend, _short(error))
-            self.decoder.close()
-            self.decoder, self.backend = _PyAVDecoder(self.index), "pyav"
-            return self.decoder.read(wanted)
+            logger.warning("%s: reading on with PyAV, %s failed: %s", self._index.info.path, self.backend, _short(error))
+            self._decoder.close()
+            self._decoder, self.backend = _PyAVDecoder(self._index), "pyav"
+            return self._decoder.read(wanted)
 
     def close(self) -> None:
-        if self.decoder is not None:
-            self.decoder.close()
-            self.decoder = None
+        "Give the file and the decoder's memory back."
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
 
-# %% ../nbs/00_video.ipynb #01b09aa4
-class VideoReader:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+# %% ../nbs/00_video.ipynb #2525915e
+class VideoReader(_Reading):
     "Frames of a video file by number: upright, RGB, the same whichever decoder is behind it."
 
     def __init__(
@@ -692,19 +708,13 @@ class VideoReader:
             raise ValueError(f"unknown backend {backend!r}; accepted: {', '.join(_DECODERS)}")
         if short_side is not None and short_side < 1:
             raise ValueError(f"short_side must be at least 1 pixel, got {short_side}")
-        index = _scan(path)
-        self.info = index.info
-        self.path, self.fps, self.timestamps = index.info.path, index.info.fps, index.timestamps
-        self.height, self.width = _resized(index.info.height, index.info.width, short_side)
-        self._reading = _Reading(index, backend)
+        super().__init__(_scan(path), backend)
+        self.info, self.timestamps = self._index.info, self._index.timestamps
+        self.path, self.fps = self.info.path, self.info.fps
+        self.height, self.width = _resized(self.info.height, self.info.width, short_side)
 
     def __len__(self) -> int:
         return self.info.frames
-
-    @property
-    def backend(self) -> str:
-        "The decoder at work, which may not be the one asked for."
-        return self._reading.backend
 
     def frames(
         self,
@@ -715,17 +725,7 @@ class VideoReader:
         unique, places = np.unique(numbers, return_inverse=True)
         if not len(unique):
             return torch.empty((*numbers.shape, self.height, self.width, 3), dtype=torch.uint8)
-        images = _resize(torch.from_numpy(np.ascontiguousarray(self._reading.read(unique))), self.height, self.width)
+        images = _resize(torch.from_numpy(np.ascontiguousarray(self._read(unique))), self.height, self.width)
         if np.array_equal(numbers.ravel(), unique):
             return images.reshape(*numbers.shape, *images.shape[1:])
         return images[torch.from_numpy(places.reshape(numbers.shape))]
-
-    def close(self) -> None:
-        "Give the file and the decoder's memory back."
-        self._reading.close()
-
-    def __enter__(self) -> "VideoReader":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
