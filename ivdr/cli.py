@@ -7,7 +7,7 @@ __all__ = ['CONFIG_HELP', 'dotted_options', 'command_render', 'command_scan', 'c
            'command_report', 'command_demo', 'check_versions', 'check_decoder', 'check_bf16', 'check_gpu', 'check_disk',
            'command_doctor', 'make_parser', 'main']
 
-# %% ../nbs/19_cli.ipynb #e99b5e34
+# %% ../nbs/19_cli.ipynb #1d11c50a
 import argparse
 import logging
 import platform
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/19_cli.ipynb #80c861ab
+# %% ../nbs/19_cli.ipynb #08f884d2
 def dotted_options(
     words: Sequence[str],  # what the parser did not know, e.g. ["--optim.lr", "0.01", "--clips.cache=true"]
 ) -> dict[str, str]:  # {"optim.lr": "0.01", "clips.cache": "true"}
@@ -37,7 +37,7 @@ def dotted_options(
         found[key.replace("-", "_")] = value
     return found
 
-# %% ../nbs/19_cli.ipynb #95950b90
+# %% ../nbs/19_cli.ipynb #eabbd6eb
 def _say(*lines: str) -> None:
     "Print for a person, at once even when standard output is a pipe."
     print(*lines, sep="\n", flush=True)
@@ -50,7 +50,7 @@ def command_render(args: argparse.Namespace) -> None:
                               size=(args.height, args.width), fps=args.fps, workers=args.workers)
     _say(f"{args.videos} videos and their manifest: {manifest}")
 
-# %% ../nbs/19_cli.ipynb #88b23e8c
+# %% ../nbs/19_cli.ipynb #5f4c3825
 def command_scan(args: argparse.Namespace) -> None:
     "Write the manifest of a folder of videos, and the list of what could not be read."
     from ivdr.datasets import save_unreadable, scan
@@ -67,7 +67,7 @@ def command_scan(args: argparse.Namespace) -> None:
     if len(unreadable):
         _say(f"{len(unreadable)} files could not be read: {listing}")
 
-# %% ../nbs/19_cli.ipynb #def8c446
+# %% ../nbs/19_cli.ipynb #76253fc4
 def command_pretrain(args: argparse.Namespace) -> None:
     "Train a method on videos."
     from ivdr.training import pretrain, read_config
@@ -77,7 +77,7 @@ def command_pretrain(args: argparse.Namespace) -> None:
     _say(f"weights: {run / 'checkpoints' / 'last' / 'model.safetensors'}", f"log:     {run / 'log.csv'}",
          f"next:    ivdr evaluate {shlex.quote(str(run))} --data {shlex.quote(str(config.data))}")
 
-# %% ../nbs/19_cli.ipynb #e5671b29
+# %% ../nbs/19_cli.ipynb #f5be4dac
 def command_evaluate(args: argparse.Namespace) -> None:
     "Measure what a run has learnt."
     from ivdr.compare import measure, summary
@@ -95,7 +95,7 @@ def command_report(args: argparse.Namespace) -> None:
     from ivdr.report import write_report
     _say(f"report: {write_report(Path(args.out), [Path(run) for run in args.runs], data=args.data)}")
 
-# %% ../nbs/19_cli.ipynb #43d2807c
+# %% ../nbs/19_cli.ipynb #eaf5df03
 def command_demo(args: argparse.Namespace) -> None:
     "Untrained, SimCLR and IIVDR on the sample videos: train, measure, compare, report."
     from ivdr.compare import compare, story
@@ -112,7 +112,7 @@ def command_demo(args: argparse.Namespace) -> None:
     report = write_report(out / "report.html", comparison.runs)
     _say("", comparison.text, "", story(comparison), "", f"table:  {out / 'table.csv'}", f"report: {report}")
 
-# %% ../nbs/19_cli.ipynb #53593d06
+# %% ../nbs/19_cli.ipynb #94920d04
 def check_versions() -> str:
     "Versions of what the results depend on."
     from importlib.metadata import PackageNotFoundError, version
@@ -142,7 +142,7 @@ def check_decoder(
         raise RuntimeError(f"{backend} reads frames that differ by {error:.1f} of 255 from what was written")
     return f"8 frames, mean difference {error:.2f} of 255"
 
-# %% ../nbs/19_cli.ipynb #00c024c0
+# %% ../nbs/19_cli.ipynb #5ac38cba
 def check_bf16(
     device: str = "cpu",  # "cpu" or "cuda"
 ) -> str:
@@ -168,7 +168,7 @@ def check_disk() -> str:
         raise RuntimeError(f"only {free:.2f} GiB free in the current folder: checkpoints may not fit")
     return f"{free:.0f} GiB free in the current folder"
 
-# %% ../nbs/19_cli.ipynb #30d0df59
+# %% ../nbs/19_cli.ipynb #17910498
 def command_doctor(args: argparse.Namespace) -> None:
     "Say what works on this machine, and fail if something needed does not."
     import torch
@@ -187,7 +187,7 @@ def command_doctor(args: argparse.Namespace) -> None:
     if failed:
         raise ValueError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
 
-# %% ../nbs/19_cli.ipynb #203a4b3f
+# %% ../nbs/19_cli.ipynb #d6a008c1
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     "Keep examples as they are laid out, and show defaults."
 
@@ -208,7 +208,7 @@ def _verb(
     parser.set_defaults(run_verb=run, free=free)
     return parser
 
-# %% ../nbs/19_cli.ipynb #760954e6
+# %% ../nbs/19_cli.ipynb #7a56abee
 CONFIG_HELP = """
 every configuration key can be given by its dotted name, for example
   --clips.length 8 --clips.stride 4 --clips.size 32     frames of a clip, step between them, pixels of a side
@@ -234,7 +234,7 @@ def _data_verbs(verbs: Any) -> None:
     p.add_argument("--out", required=True, help="manifest to write, .csv or .parquet")
     p.add_argument("--workers", type=int, default=None, help="processes; all cores if not given")
 
-# %% ../nbs/19_cli.ipynb #f9ed52e2
+# %% ../nbs/19_cli.ipynb #01cb6289
 def _training_verbs(verbs: Any) -> None:
     "Verbs that train and tell the story."
     p = _verb(verbs, "pretrain", command_pretrain, "ivdr pretrain --data data_samples --method iivdr --recipe laptop --out runs/iivdr",
@@ -254,7 +254,7 @@ def _training_verbs(verbs: Any) -> None:
     p.add_argument("--out", default="demo", help="folder for runs, table and report")
     p.add_argument("--recipe", default="laptop", help="recipe to train by")
 
-# %% ../nbs/19_cli.ipynb #74a509ab
+# %% ../nbs/19_cli.ipynb #0be2b7d9
 def _measuring_verbs(verbs: Any) -> None:
     "Verbs that measure and show."
     p = _verb(verbs, "evaluate", command_evaluate, "ivdr evaluate runs/iivdr --data data_samples --tasks retrieval,linear,probes")
@@ -284,7 +284,7 @@ def make_parser() -> argparse.ArgumentParser:
         add(verbs)
     return parser
 
-# %% ../nbs/19_cli.ipynb #96862575
+# %% ../nbs/19_cli.ipynb #6d97d748
 def main(
     argv: Sequence[str] | None = None,  # words after `ivdr`; those of the process if not given
 ) -> int:  # exit code: 0 done, 2 a mistake that can be mended, 1 a fault of ours, 128 + n stopped by signal n
@@ -312,5 +312,6 @@ def main(
         return 2 if users else 1
 
 
-if __name__ == "__main__":
+# a notebook is `__main__` too, but has no module specification
+if __name__ == "__main__" and __spec__ is not None:
     sys.exit(main())

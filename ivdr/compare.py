@@ -7,7 +7,7 @@ __all__ = ['TASKS', 'COLUMNS', 'protocol_of', 'progress_figures', 'inter_figures
            'headline', 'summary', 'Job', 'plan_jobs', 'run_job', 'start_job', 'Comparison', 'budget', 'compare',
            'story']
 
-# %% ../nbs/18_compare.ipynb #c4cbd560
+# %% ../nbs/18_compare.ipynb #63aa1507
 import os
 import shlex
 import subprocess
@@ -32,7 +32,7 @@ from .evaluation import (PROTOCOLS, Features, Protocol, Result, centre_features,
 from .training import METHODS, TrainConfig, load_run, pretrain, read_config, read_log, write_config
 from .variance import order_probe, progress_probe, variance_split
 
-# %% ../nbs/18_compare.ipynb #6df4726e
+# %% ../nbs/18_compare.ipynb #6734d3c0
 TASKS = ("retrieval", "linear", "probes")
 
 
@@ -49,7 +49,7 @@ def protocol_of(
     frame_size = clips.frame_size or ClipAugment(clips.augment, clips.size).frame_size
     return Protocol("as trained", clip_len=clips.length, stride=clips.stride, size=clips.size, frame_size=frame_size, backend=clips.backend)
 
-# %% ../nbs/18_compare.ipynb #70831253
+# %% ../nbs/18_compare.ipynb #af244cfb
 def progress_figures(
     train: Features,  # what the probe is fitted on
     test: Features,  # what it is judged on
@@ -87,7 +87,7 @@ def inter_figures(
         blind["linear"] = {"accuracy": chance("linear", test.labels, train.labels)}
     return found, blind
 
-# %% ../nbs/18_compare.ipynb #a7bf25d5
+# %% ../nbs/18_compare.ipynb #66f0272a
 def intra_figures(
     train: Features,  # what probes are fitted on
     test: Features,  # what they are judged on
@@ -103,7 +103,7 @@ def intra_figures(
     blind = {"progress": {"r2": chance("progress"), "r2_shared": chance("progress")}, "order": {"accuracy": chance("order")}}
     return found, blind
 
-# %% ../nbs/18_compare.ipynb #3f64ca88
+# %% ../nbs/18_compare.ipynb #98149247
 def measure(
     run: Path | str,  # run folder that `pretrain` wrote
     data: Path | str,  # folder or manifest with a train and a test split
@@ -139,14 +139,14 @@ def measure(
     result.command = command or result.command
     return result
 
-# %% ../nbs/18_compare.ipynb #927683cc
+# %% ../nbs/18_compare.ipynb #84ba6bf0
 def method_name(
     config: TrainConfig,  # of a run
 ) -> str:  # "untrained" where no step was taken
     "What to call a run in tables."
     return config.method if config.epochs else "untrained"
 
-# %% ../nbs/18_compare.ipynb #e3af9e13
+# %% ../nbs/18_compare.ipynb #e6b8895f
 COLUMNS: dict[str, tuple[str, str, float]] = {  # title: (task, figure, factor)
     "R@1 %": ("retrieval", "R@1", 100.0),
     "R@5 %": ("retrieval", "R@5", 100.0),
@@ -177,7 +177,7 @@ def summary(
     return "\n".join([_formatted(table).to_string(), "", f"protocol '{how.name}': {how.n_clips} clips of {how.clip_len} frames, "
                       f"stride {how.stride}, {how.size} pixels, centring {how.centring}; data {result.manifest_hash[:12]}"])
 
-# %% ../nbs/18_compare.ipynb #939d05da
+# %% ../nbs/18_compare.ipynb #ae91f390
 def _formatted(
     table: pd.DataFrame,  # numbers, one column a figure
     spread: pd.DataFrame | None = None,  # standard deviations, same shape
@@ -189,7 +189,7 @@ def _formatted(
     titles = [str(title) for title in table.columns]
     return pd.DataFrame({title: [text(v, s, 1 if "%" in title else 2) for v, s in zip(table[title], sd[title])] for title in titles}, index=table.index)
 
-# %% ../nbs/18_compare.ipynb #adae87f5
+# %% ../nbs/18_compare.ipynb #5c0f8d26
 @dataclass(frozen=True)
 class Job:
     "One method and seed of a comparison."
@@ -229,7 +229,7 @@ def plan_jobs(
             jobs.append(Job(name, seed, config, str(data)))
     return jobs
 
-# %% ../nbs/18_compare.ipynb #fcc11fdc
+# %% ../nbs/18_compare.ipynb #ea4061e6
 def run_job(
     config: TrainConfig,  # of the run
     command: str,  # to keep with the result
@@ -258,7 +258,7 @@ def start_job(
             raise RuntimeError(f"{job.run.name} ended with exit code {done.returncode}: {last} (all of it: {job.log})")
     return load_result(result)
 
-# %% ../nbs/18_compare.ipynb #8ff335f8
+# %% ../nbs/18_compare.ipynb #d5776c36
 @dataclass(frozen=True)
 class Comparison:
     "What a comparison found."
@@ -278,7 +278,7 @@ class Comparison:
         shown["clips seen"] = [f"{v:,.0f}" if v == v else "–" for v in mean["clips seen"]]
         return shown.to_string()
 
-# %% ../nbs/18_compare.ipynb #d3cce493
+# %% ../nbs/18_compare.ipynb #38869abb
 def budget(
     run: Path,  # run folder
 ) -> dict[str, float]:  # clips that went through the network, and hours of training
@@ -306,7 +306,7 @@ def _watch(
                 return
             time.sleep(0.5)
 
-# %% ../nbs/18_compare.ipynb #df003054
+# %% ../nbs/18_compare.ipynb #57346b73
 def compare(
     data: Path | str,  # folder or manifest with a train and a test split
     methods: Sequence[str],  # keys of `METHODS`, and "untrained"
@@ -338,7 +338,7 @@ def compare(
                 failed[job.run.name] = str(future.exception())
     return _gather(planned, found, failed, out)
 
-# %% ../nbs/18_compare.ipynb #1e46e979
+# %% ../nbs/18_compare.ipynb #be8febae
 def _gather(
     planned: Sequence[Job],  # in the order of the table
     found: Mapping[str, Result],  # by run folder name
@@ -376,6 +376,7 @@ def story(
         lines += [f"FAILED {name}: {reason}" for name, reason in comparison.failed.items()]
     return "\n".join(lines)
 
-# %% ../nbs/18_compare.ipynb #e575c849
-if __name__ == "__main__":
+# %% ../nbs/18_compare.ipynb #056eb0fa
+# a notebook is `__main__` too, but has no module specification
+if __name__ == "__main__" and __spec__ is not None:
     run_job(read_config(sys.argv[1]), sys.argv[2])
