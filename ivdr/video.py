@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['logger', 'VIDEO_SUFFIXES', 'write_video', 'VideoError', 'VideoInfo', 'probe', 'available_backends', 'VideoReader']
 
-# %% ../nbs/00_video.ipynb #1e723c3a
+# %% ../nbs/00_video.ipynb #05c1a61e
 import importlib
 import logging
 import os
@@ -24,10 +24,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from av.sidedata.sidedata import SideDataContainer
+from av.video.reformatter import VideoReformatter
 
 logger = logging.getLogger(__name__)
 
-# %% ../nbs/00_video.ipynb #3e657c34
+# %% ../nbs/00_video.ipynb #79e479b5
 def _checked_frames(
     frames: np.ndarray | torch.Tensor,  # what the caller gave
     fps: float,  # frames per second
@@ -44,7 +45,7 @@ def _checked_frames(
     odd = [(0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)]
     return np.pad(video, odd, mode="edge") if video.shape[1] % 2 or video.shape[2] % 2 else video
 
-# %% ../nbs/00_video.ipynb #760cad5b
+# %% ../nbs/00_video.ipynb #dccd22a8
 _BT601 = 6  # AVCOL_SPC_SMPTE170M: the matrix between RGB and YUV that FFmpeg uses where nothing is said; we say it
 _LIMITED = 1  # AVCOL_RANGE_MPEG: brightness from 16 to 235
 
@@ -68,7 +69,7 @@ def _encode(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         container.mux(stream.encode())
 
-# %% ../nbs/00_video.ipynb #101404a2
+# %% ../nbs/00_video.ipynb #5e512050
 def write_video(
     path: str | Path,  # file to write; its folder exists
     frames: np.ndarray | torch.Tensor,  # uint8 (T, H, W, 3) RGB
@@ -93,7 +94,7 @@ def write_video(
         raise
     return target
 
-# %% ../nbs/00_video.ipynb #6e199a13
+# %% ../nbs/00_video.ipynb #1700c55e
 class VideoError(RuntimeError):
     "A file that cannot be read as a video: `path` says which one, `reason` says why."
 
@@ -110,7 +111,7 @@ class VideoError(RuntimeError):
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}" if self.reason else self.path
 
-# %% ../nbs/00_video.ipynb #8f5d2053
+# %% ../nbs/00_video.ipynb #1c2001a6
 VIDEO_SUFFIXES = frozenset({  # file endings, lower case, that a folder scan takes for videos
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv",
 })
@@ -124,7 +125,7 @@ def _short(
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", text).strip()
     return text.splitlines()[0][:160] if text else type(error).__name__
 
-# %% ../nbs/00_video.ipynb #908b4a65
+# %% ../nbs/00_video.ipynb #d83bf46a
 def _regular_file(
     path: str | Path,  # what the caller asked for
 ) -> str:
@@ -149,7 +150,7 @@ def _regular_file(
         raise VideoError(path, "the file is empty (0 bytes)")
     return name
 
-# %% ../nbs/00_video.ipynb #08854015
+# %% ../nbs/00_video.ipynb #c8cab05d
 # text shown as on a terminal, play lists that lead to other files, still pictures
 _NOT_VIDEO = {"tty", "hls", "concat", "sdp", "image2"}
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover inside a music file
@@ -183,7 +184,7 @@ def _open(
         container.close()
         raise
 
-# %% ../nbs/00_video.ipynb #7b49b563
+# %% ../nbs/00_video.ipynb #8247ff89
 class _Packet(NamedTuple):
     "What the container says of one compressed picture."
     pts: int | None  # when to show it, in the stream's time base
@@ -193,7 +194,7 @@ class _Packet(NamedTuple):
     size: int  # bytes
     hidden: bool  # an edit list says not to show it
 
-# %% ../nbs/00_video.ipynb #1620c702
+# %% ../nbs/00_video.ipynb #51a0e908
 _CLEAN_UNITS = {"h264": {5}, "hevc": set(range(16, 22))}  # IDR pictures; H.265's random access pictures
 
 
@@ -215,7 +216,7 @@ def _is_entry(
     kinds = {head & 31 for head in heads} if codec == "h264" else {head >> 1 & 63 for head in heads}
     return bool(kinds & _CLEAN_UNITS[codec])
 
-# %% ../nbs/00_video.ipynb #1c4f8923
+# %% ../nbs/00_video.ipynb #5f458419
 def _packets(
     name: str,  # path, for the error
     container: av.container.InputContainer,  # just opened
@@ -237,7 +238,7 @@ def _packets(
         raise VideoError(name, "holds no picture")
     return found
 
-# %% ../nbs/00_video.ipynb #1fe23973
+# %% ../nbs/00_video.ipynb #750925f9
 # containers that hold a table of their packets; the others (MPEG-PS, MPEG-TS, raw streams) can only be read from the start
 _WITH_TABLE = {"mov", "mp4", "matroska", "webm", "avi"}
 
@@ -271,7 +272,7 @@ def _last_time(
     with av.open(name, metadata_errors="ignore") as container:
         return max((float(packet.pts * packet.time_base) for packet in container.demux() if packet.pts is not None), default=0.0)
 
-# %% ../nbs/00_video.ipynb #db241395
+# %% ../nbs/00_video.ipynb #ec714925
 _MPEG4_EMPTY = 19  # bytes: an MPEG-4 part 2 packet this small may say "nothing new" and give no frame
 
 
@@ -297,7 +298,7 @@ def _must_count(
         return "it holds packed or empty packets, which give more or less than one frame"
     return ""
 
-# %% ../nbs/00_video.ipynb #d0c1aee5
+# %% ../nbs/00_video.ipynb #80674885
 def _misread(
     container: av.container.InputContainer,  # opened
     packets: list[_Packet],  # in the order of the file, timestamps present
@@ -323,7 +324,7 @@ def _misread(
         return "a group of its pictures refers to the one before"
     return ""
 
-# %% ../nbs/00_video.ipynb #896340a6
+# %% ../nbs/00_video.ipynb #02eea9a6
 _ONE = 65536  # 1 in the 16.16 fixed point numbers of a display matrix
 
 
@@ -359,7 +360,7 @@ def _upright(
         image, a, d = image.transpose(1, 0, 2), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
-# %% ../nbs/00_video.ipynb #cb3266e4
+# %% ../nbs/00_video.ipynb #6ec0bcef
 @dataclass(frozen=True)
 class VideoInfo:
     "What is known of a video without decoding all of it."
@@ -388,7 +389,7 @@ class _Index:
         "Place in `keys` of the last keyframe at or before a frame."
         return int(np.searchsorted(self.keys, frame, side="right")) - 1
 
-# %% ../nbs/00_video.ipynb #2f79216a
+# %% ../nbs/00_video.ipynb #f8cb51a1
 def _decode(
     name: str,  # path
     container: av.container.InputContainer,  # opened, at the place to begin
@@ -411,7 +412,7 @@ def _decode(
         raise VideoError(name, "holds no frame that can be decoded")
     return first, times
 
-# %% ../nbs/00_video.ipynb #8dbe3100
+# %% ../nbs/00_video.ipynb #f33cebfc
 def _scan(
     path: str | Path,  # a video file
 ) -> _Index:
@@ -431,7 +432,7 @@ def _scan(
         first, times = _decode(name, container, stream, only_first=False)
         return _index(name, stream, first, [], times, doubts)
 
-# %% ../nbs/00_video.ipynb #5a840e26
+# %% ../nbs/00_video.ipynb #f6676759
 def _index(
     name: str,  # path
     stream: av.VideoStream,  # opened
@@ -462,14 +463,14 @@ def _index(
     info = VideoInfo(name, len(times), rate, width, height, duration, stream.codec_context.name, _rotation(matrix))
     return _Index(info, seconds, number, keys, key_dts, matrix, doubts)
 
-# %% ../nbs/00_video.ipynb #882b72ef
+# %% ../nbs/00_video.ipynb #0f97b94c
 def probe(
     path: str | Path,  # a video file
 ) -> VideoInfo:
     "Frames, size, rate, duration, codec and rotation of a video, or the `VideoError` that reading it would raise."
     return _scan(path).info
 
-# %% ../nbs/00_video.ipynb #ddeb38b6
+# %% ../nbs/00_video.ipynb #786da119
 class _Decoder(Protocol):
     "What the reader needs of a decoder."
 
@@ -479,39 +480,38 @@ class _Decoder(Protocol):
     def close(self) -> None:
         "Give files and memory back."
 
-# %% ../nbs/00_video.ipynb #0ad5325f
+# %% ../nbs/00_video.ipynb #c0ad5ec2
 class _PyAVDecoder:
     "Decode with PyAV, whose wheel carries an FFmpeg."
 
     def __init__(self, index: _Index) -> None:
-        self._index = index
+        self._index, self._convert = index, VideoReformatter()
         self._container, self._stream = _open(index.info.path)
         self._frames = self._container.decode(self._stream)
         self._position = 0  # number of the frame that comes next
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
-        return np.stack([self._read_one(int(frame)) for frame in wanted])
+        return np.stack([self._one(int(frame)) for frame in wanted])
 
-    def _read_one(self, wanted: int) -> np.ndarray:
-        place = self._index.keyframe(wanted)
-        if wanted < self._position or self._index.keys[place] > self._position:
-            self._start(place)
-        reason, numbers = "the stream ends", self._index.number
+    def _one(self, wanted: int) -> np.ndarray:
+        self._approach(self._index.keyframe(wanted), wanted)
+        reason, numbers = "no such frame comes", self._index.number
         try:
             for frame in self._frames:
                 number = self._position if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts, -1)
                 self._position = max(self._position, number + 1)
                 if number == wanted:
-                    return _rgb(frame, self._index)
+                    return _rgb(frame, self._index, self._convert)
                 if number > wanted:
-                    reason = "the decoder leaves it out"
                     break
         except av.FFmpegError as error:
             reason = _short(error)
         n_frames = self._position = self._index.info.frames  # past the end: the next read starts anew
         raise VideoError(self._index.info.path, f"frame {wanted} of {n_frames} cannot be decoded: {reason}")
 
-    def _start(self, place: int) -> None:
+    def _approach(self, place: int, wanted: int) -> None:
+        if self._index.keys[place] <= self._position <= wanted:
+            return
         if self._index.number is None:
             self._container.close()
             self._container, self._stream = _open(self._index.info.path)
@@ -522,20 +522,22 @@ class _PyAVDecoder:
     def close(self) -> None:
         self._container.close()
 
-# %% ../nbs/00_video.ipynb #54d606e7
+# %% ../nbs/00_video.ipynb #f4411c4d
 def _rgb(
     frame: av.VideoFrame,  # as decoded
     index: _Index,  # of its file
+    convert: VideoReformatter,  # one for all frames of a file, or setting it up costs more than the conversion
 ) -> np.ndarray:  # uint8 (H, W, 3)
     "A decoded frame in RGB, upright."
-    image = _upright(frame.to_ndarray(format="rgb24", interpolation="POINT"), index.matrix)
+    image = convert.reformat(frame, format="rgb24", interpolation="POINT", threads=1).to_ndarray()
+    image = _upright(image, index.matrix)
     info = index.info
     if image.shape[:2] != (info.height, info.width):
         size = f"{image.shape[1]}x{image.shape[0]}"
         raise VideoError(info.path, f"its pictures change size from {info.width}x{info.height} to {size}")
     return image
 
-# %% ../nbs/00_video.ipynb #2aac1a8c
+# %% ../nbs/00_video.ipynb #68b4f34c
 class _DecordDecoder:
     "Decode with decord, whose wheel carries an older FFmpeg."
 
@@ -573,7 +575,7 @@ class _TorchCodecDecoder:
     def close(self) -> None:
         self._reader = None
 
-# %% ../nbs/00_video.ipynb #bac526e8
+# %% ../nbs/00_video.ipynb #e5b4073c
 _DECODERS: dict[str, Callable[[_Index], Any]] = {
     "decord": _DecordDecoder, "pyav": _PyAVDecoder, "torchcodec": _TorchCodecDecoder,
 }
@@ -596,7 +598,7 @@ def available_backends() -> tuple[str, ...]:
     "Names of the decoders that work on this machine."
     return tuple(name for name in _DECODERS if not _import_problem(name))
 
-# %% ../nbs/00_video.ipynb #e34d0ff7
+# %% ../nbs/00_video.ipynb #82235e64
 def _make_decoder(
     index: _Index,  # of the file
     backend: str,  # the decoder asked for
@@ -620,7 +622,7 @@ def _make_decoder(
     logger.warning("%s: reading with PyAV instead of %s: %s", index.info.path, backend, reason)
     return _PyAVDecoder(index), "pyav"
 
-# %% ../nbs/00_video.ipynb #1fbebd18
+# %% ../nbs/00_video.ipynb #fc0b6f38
 def _frame_numbers(
     info: VideoInfo,  # of the file
     indices: Sequence[int] | np.ndarray | torch.Tensor,  # what the caller gave
@@ -659,7 +661,7 @@ def _resize(
     planes = images.permute(0, 3, 1, 2)
     return F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True).permute(0, 2, 3, 1).contiguous()
 
-# %% ../nbs/00_video.ipynb #02a9b000
+# %% ../nbs/00_video.ipynb #d393422c
 class _Reading:
     "A decoder that is chosen at opening, changed for PyAV if it breaks while reading, and closed at the end."
 
@@ -694,7 +696,7 @@ class _Reading:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-# %% ../nbs/00_video.ipynb #2525915e
+# %% ../nbs/00_video.ipynb #54ec70d0
 class VideoReader(_Reading):
     "Frames of a video file by number: upright, RGB, the same whichever decoder is behind it."
 
