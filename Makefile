@@ -37,7 +37,6 @@ demo: $(VENV)/.core ## Pretrain IIVDR and SimCLR on data_samples/, measure them,
 
 test: $(VENV)/.dev ## Run every library notebook and every test
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null 2>&1
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs

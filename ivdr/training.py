@@ -13,7 +13,7 @@ __all__ = ['logger', 'METHODS', 'TIMERS', 'Row', 'MODEL', 'OPTIMIZER', 'STATE', 
            'report_bad_videos', 'gather_bad_videos', 'build_method', 'load_run', 'Job', 'set_up', 'open_loader',
            'DivergedError', 'stop_if_diverged', 'save_job', 'do_step', 'train', 'pretrain', 'say']
 
-# %% ../nbs/11_training.ipynb #412427ac
+# %% ../nbs/11_training.ipynb #4161b0c0
 import csv
 import dataclasses
 import difflib
@@ -43,7 +43,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self, TypeVar, cast
 
-# %% ../nbs/11_training.ipynb #220791c0
+# %% ../nbs/11_training.ipynb #57e88063
 import accelerate
 import numpy as np
 import pandas as pd
@@ -69,7 +69,7 @@ from .video import VideoError
 
 logger = logging.getLogger(__name__)
 
-# %% ../nbs/11_training.ipynb #e60a1506
+# %% ../nbs/11_training.ipynb #ac8b6120
 @dataclass
 class ClipConfig:
     "What one clip is and how it is disturbed (IIVDR, Zhang et al., 2021, sec. 4)."
@@ -99,7 +99,7 @@ class OptimConfig:
     gamma: float = 0.1
     clip_norm: float | None = None  # gradients with a greater norm are scaled down to it
 
-# %% ../nbs/11_training.ipynb #722d27a9
+# %% ../nbs/11_training.ipynb #8a57d04a
 @dataclass
 class TrainConfig:
     "Everything a run depends on; `config.yaml` in the run folder is this, complete."
@@ -131,7 +131,7 @@ class TrainConfig:
     method_options: dict[str, Any] = field(default_factory=dict)
     backbone_options: dict[str, Any] = field(default_factory=dict)
 
-# %% ../nbs/11_training.ipynb #300570e4
+# %% ../nbs/11_training.ipynb #ec63421d
 METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "moco": MoCo, "iivdr": IIVDR, "iivdr-moco": IIVDRMoCo}
 
 
@@ -156,7 +156,7 @@ def create_method(
             raise ValueError(f"method {name!r} has no option {option!r}; accepted: {', '.join(accepted)}")
     return METHODS[name](backbone, **options)
 
-# %% ../nbs/11_training.ipynb #a7fa8308
+# %% ../nbs/11_training.ipynb #efb7d10f
 _FREE = ("method_options.", "backbone_options.")  # sections whose keys the method or the backbone checks
 
 
@@ -191,7 +191,7 @@ def config_keys(
         keys += config_keys(inner, f"{prefix}{item.name}.") if inner else [f"{prefix}{item.name}"]
     return keys
 
-# %% ../nbs/11_training.ipynb #3ad2b1cd
+# %% ../nbs/11_training.ipynb #9c9a1385
 def recipe_names() -> list[str]:  # shipped with the package
     "The named recipes."
     return sorted(entry.name.removesuffix(".yaml") for entry in (importlib.resources.files("ivdr") / "recipes").iterdir() if entry.name.endswith(".yaml"))
@@ -224,7 +224,7 @@ def _refuse_unknown(keys: list[str], source: str) -> None:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"unknown key {key!r} in {source}{hint}; accepted: {', '.join(accepted)}")
 
-# %% ../nbs/11_training.ipynb #5f52ea5b
+# %% ../nbs/11_training.ipynb #125f51c4
 def read_config(
     recipe: str | None = None,  # name of a shipped recipe, or a YAML file such as a run's config.yaml
     **overrides: Any,  # keys that win over the recipe's: nested (optim={"lr": 0.1}) or dotted (**{"optim.lr": 0.1})
@@ -252,7 +252,7 @@ def read_config(
     check_config(config)
     return config
 
-# %% ../nbs/11_training.ipynb #20db27e5
+# %% ../nbs/11_training.ipynb #58185e34
 def check_config(
     config: TrainConfig,  # to be checked
 ) -> None:
@@ -280,7 +280,7 @@ def check_config(
         if option not in (accepted := method_options(config.method)):
             raise ValueError(f"method {config.method!r} has no option {option!r}; accepted: {', '.join(accepted)}")
 
-# %% ../nbs/11_training.ipynb #90a4befd
+# %% ../nbs/11_training.ipynb #0a39bd42
 def plain(
     config: TrainConfig,  # of a run
 ) -> dict[str, Any]:  # nested, of JSON values
@@ -296,7 +296,7 @@ def write_config(
     "Write a configuration, complete, so that `read_config(path)` gives it back."
     write_atomic(path, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True).encode())
 
-# %% ../nbs/11_training.ipynb #92dd8ef7
+# %% ../nbs/11_training.ipynb #d91efac5
 def _sync_folder(folder: Path) -> None:
     "Make the names in a folder survive a power cut; a rename alone lives in memory first."
     if os.name == "posix":
@@ -329,7 +329,7 @@ def write_atomic(
         raise OSError(error.errno, f"could not write ({error.strerror}); what was there is untouched", str(path)) from error
     _sync_folder(path.parent)
 
-# %% ../nbs/11_training.ipynb #9ed68b78
+# %% ../nbs/11_training.ipynb #f95eec1f
 def learning_rate(
     step: int,  # steps done before this one
     total: int,  # steps of the whole run
@@ -357,7 +357,7 @@ def create_optimizer(
         return torch.optim.AdamW(weights, lr=optim.lr, betas=(optim.momentum, 0.999), weight_decay=optim.weight_decay)
     return torch.optim.SGD(weights, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
 
-# %% ../nbs/11_training.ipynb #79fd75f3
+# %% ../nbs/11_training.ipynb #486962d2
 def batch_inputs(
     batch: dict[str, Tensor],  # of the loader: clips uint8 (B,V,T,H,W,3), index (B,), epoch (B,)
     augment: ClipAugment,  # pixels to what the network sees
@@ -382,7 +382,7 @@ def seed_step(
     "Seed torch for one step, so that dropout and the like need no saved generator state."
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
-# %% ../nbs/11_training.ipynb #3ff05ed6
+# %% ../nbs/11_training.ipynb #b8543e4d
 def train_step(
     model: nn.Module,  # the method, or the method in DistributedDataParallel
     optimizer: torch.optim.Optimizer,  # of its weights
@@ -410,7 +410,7 @@ def train_step(
     optimizer.step()
     return sums | {"grad_norm": norm.detach()}
 
-# %% ../nbs/11_training.ipynb #619cfa08
+# %% ../nbs/11_training.ipynb #1a1934ca
 @torch.enable_grad()
 def bf16_error(
     device: torch.device,  # to be tried
@@ -429,7 +429,7 @@ def bf16_error(
     errors = [((exact - rough).norm() / exact.norm()).item() for exact, rough in zip(*results, strict=True)]
     return float(np.max(errors))  # keeps a NaN
 
-# %% ../nbs/11_training.ipynb #7587e431
+# %% ../nbs/11_training.ipynb #8e78ea9f
 class Clock:
     "Marks in time and the milliseconds between them: the wall clock on a CPU, events in the GPU's own queue on a GPU."
 
@@ -470,7 +470,7 @@ class StepRecord:
     clips: int  # of all processes
     bad: int  # unreadable videos that this process has met
 
-# %% ../nbs/11_training.ipynb #8f12b1d0
+# %% ../nbs/11_training.ipynb #c43ecb4f
 TIMERS = ("data_ms", "step_ms", "iter_ms", "clips_per_s")
 Row = dict[str, float]
 
@@ -497,12 +497,12 @@ def read_losses(
     asked = any(value[-1] for value in values)
     return rows, stop or (signal.SIGTERM if asked else 0)
 
-# %% ../nbs/11_training.ipynb #ba4f6d6e
+# %% ../nbs/11_training.ipynb #aaead847
 def _number(name: str, value: float) -> str:
     "A number as text: nine digits give a float32 back exactly."
     return f"{value:.0f}" if name in ("step", "epoch", "bad_videos") else f"{value:.2f}" if name in TIMERS else f"{value:.9g}"
 
-# %% ../nbs/11_training.ipynb #cc9120a4
+# %% ../nbs/11_training.ipynb #6293b67f
 class RunLog:
     "log.csv, one row a step, and the same numbers as TensorBoard events."
 
@@ -539,7 +539,7 @@ class RunLog:
         if self.events is not None:
             self.events.close()
 
-# %% ../nbs/11_training.ipynb #0565af5c
+# %% ../nbs/11_training.ipynb #2e6bf768
 def _append(file: io.RawIOBase | io.FileIO, data: bytes, path: Path) -> None:
     "Append all of the data or nothing."
     size = os.fstat(file.fileno()).st_size
@@ -570,7 +570,7 @@ def _write_events(events: Any, rows: list[Row]) -> None:
             if name not in ("step", "epoch"):
                 events.add_scalar(f"time/{name}" if name in TIMERS else f"train/{name}", value, int(row["step"]))
 
-# %% ../nbs/11_training.ipynb #b3be9001
+# %% ../nbs/11_training.ipynb #2b4346fd
 def read_log(
     run: str | Path,  # run folder
 ) -> pd.DataFrame:  # one row a step
@@ -593,7 +593,7 @@ def cut_log(
         kept = [line for line in lines[1:] if line.endswith(b"\n") and int(line.partition(b",")[0]) <= step]
         write_atomic(path, b"".join(lines[:1] + kept if kept else []))
 
-# %% ../nbs/11_training.ipynb #8fc4ab3d
+# %% ../nbs/11_training.ipynb #6f8cdab4
 class CheckpointError(RuntimeError):
     "A checkpoint that cannot be written or read: `str(error)` is `path: reason`."
 
@@ -623,7 +623,7 @@ def _whole(tensor: Tensor) -> Tensor:
     "A tensor with memory of its own in plain layout, which is all that safetensors holds."
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
-# %% ../nbs/11_training.ipynb #5fc82144
+# %% ../nbs/11_training.ipynb #7f1bfdf1
 def save_checkpoint(
     run: str | Path,  # run folder
     method: nn.Module,  # whose state dict is saved
@@ -662,7 +662,7 @@ def save_checkpoint(
         shutil.rmtree(old.rename(folder / f".tmp-old-{old.name}"))
     return final
 
-# %% ../nbs/11_training.ipynb #3f9daef4
+# %% ../nbs/11_training.ipynb #2ab101ad
 def _remove_leftovers(folder: Path) -> None:
     "Remove what a killed run was writing or deleting."
     for leftover in folder.glob(".tmp-*"):
@@ -680,7 +680,7 @@ def _point_last(folder: Path, name: str) -> None:
     os.replace(link, folder / "last")
     _sync_folder(folder)
 
-# %% ../nbs/11_training.ipynb #c97721f1
+# %% ../nbs/11_training.ipynb #f7bb869e
 @dataclass
 class Checkpoint:
     "What a checkpoint folder holds, read and verified, with nothing loaded into a network yet."
@@ -717,7 +717,7 @@ def read_checkpoint(
         raise CheckpointError(folder / name, f"the checkpoint is corrupt ({type(error).__name__}: {error})") from error
     return Checkpoint(folder, weights, optimizer, state)
 
-# %% ../nbs/11_training.ipynb #ff8950cb
+# %% ../nbs/11_training.ipynb #dd8b2899
 def load_weights(
     method: nn.Module,  # receives the weights
     weights: dict[str, Tensor],  # of a checkpoint
@@ -746,7 +746,7 @@ def load_checkpoint(
         optimizer.load_state_dict(checkpoint.optimizer)
     return checkpoint.state
 
-# %% ../nbs/11_training.ipynb #551592d3
+# %% ../nbs/11_training.ipynb #7c4b9d04
 Answer = TypeVar("Answer")
 
 
@@ -768,7 +768,7 @@ def on_main(
         raise box[1]
     return cast(Answer, box[0])
 
-# %% ../nbs/11_training.ipynb #f7ec64ab
+# %% ../nbs/11_training.ipynb #21518d61
 class Interrupted(KeyboardInterrupt):
     "Training was asked to stop, and has saved where it is."
 
@@ -781,7 +781,7 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}, which is saved in {run}; the same command with resume auto goes on from there")
         self.signum, self.step, self.run = signum, step, run
 
-# %% ../nbs/11_training.ipynb #3ee8a88a
+# %% ../nbs/11_training.ipynb #0af8d8d8
 class StopSignals:
     "While it is open, SIGTERM and the first Ctrl-C only leave a note; a second Ctrl-C interrupts at once."
 
@@ -809,7 +809,7 @@ def _leave_stopping_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-# %% ../nbs/11_training.ipynb #c05af39a
+# %% ../nbs/11_training.ipynb #16fe24bd
 # what may change between a run and its continuation: nothing that a step's arithmetic depends on
 MAY_DIFFER = ("data", "out", "recipe", "epochs", "workers", "resume", "device", "threads", "log_every", "tensorboard", "checkpoint_every", "keep",
               "clips.cache", "clips.max_bad_share")
@@ -838,7 +838,7 @@ def versions() -> dict[str, str]:
     found = {"ivdr": ivdr.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__, "accelerate": accelerate.__version__}
     return {"python": platform.python_version(), **found, "numpy": np.__version__}
 
-# %% ../nbs/11_training.ipynb #e2797db2
+# %% ../nbs/11_training.ipynb #6e259ed7
 def newest_whole_checkpoint(
     run: Path,  # run folder
 ) -> Path | None:  # None where none was ever saved
@@ -862,7 +862,7 @@ def newest_whole_checkpoint(
         raise CheckpointError(run / "checkpoints", f"no checkpoint can be read: {'; '.join(damage)}")
     return None
 
-# %% ../nbs/11_training.ipynb #2c7f7ee8
+# %% ../nbs/11_training.ipynb #2dc1b638
 def open_run(
     config: TrainConfig,  # of the run
     facts: dict[str, Any],  # for run.json, with the hash of the data as "manifest"
@@ -888,7 +888,7 @@ def open_run(
     write_config(config, held)
     return checkpoint
 
-# %% ../nbs/11_training.ipynb #b5b8c369
+# %% ../nbs/11_training.ipynb #47275f9b
 def training_videos(
     config: TrainConfig,  # data, split and the accepted share of bad videos
 ) -> tuple[Manifest, dict[str, str]]:  # the split's manifest, and unreadable files with their reasons
@@ -904,7 +904,7 @@ def training_videos(
         raise VideoError(str(folder), f"{len(bad)} of {total} videos cannot be read, more than max_bad_share {config.clips.max_bad_share:g}: {listed}")
     return manifest.split(config.split), bad
 
-# %% ../nbs/11_training.ipynb #2ea8df13
+# %% ../nbs/11_training.ipynb #9689044f
 def report_bad_videos(
     run: Path,  # run folder
     bad: Mapping[str, str],  # file: reason
@@ -931,7 +931,7 @@ def gather_bad_videos(
     everyone = dict(gather_object(list(mine.items())))
     on_main(accelerator, lambda: report_bad_videos(job.run, everyone))
 
-# %% ../nbs/11_training.ipynb #958d5424
+# %% ../nbs/11_training.ipynb #35c88a20
 def build_method(
     config: TrainConfig,  # backbone, method, seed
 ) -> Method:  # on the CPU
@@ -953,7 +953,7 @@ def load_run(
     load_checkpoint(run / "checkpoints" / "last", method)
     return method.to(device), config
 
-# %% ../nbs/11_training.ipynb #d61875cb
+# %% ../nbs/11_training.ipynb #f2f86434
 @dataclass
 class Job:
     "All that the loop needs, made once."
@@ -976,7 +976,7 @@ class Job:
         "The epoch in which a step begins."
         return (step - 1) * self.config.grad_accum // self.batches_per_epoch
 
-# %% ../nbs/11_training.ipynb #a5859aec
+# %% ../nbs/11_training.ipynb #0ab0e3f8
 def set_up(
     config: TrainConfig,  # of the run
     accelerator: Accelerator,  # of this process
@@ -1012,7 +1012,7 @@ def set_up(
         raise ValueError(f"{config.epochs} epochs of {per_epoch} batches do not fill one step of grad_accum {config.grad_accum}")
     return Job(config, Path(config.out), clips, method, optimizer, augment, per_epoch, total, done, facts)
 
-# %% ../nbs/11_training.ipynb #84bb6271
+# %% ../nbs/11_training.ipynb #77082ec8
 def open_loader(
     job: Job,  # what to read, and from which step on
     accelerator: Accelerator,  # of this process
@@ -1024,7 +1024,7 @@ def open_loader(
     loader.worker_init_fn = _leave_stopping_to_the_trainer
     return loader
 
-# %% ../nbs/11_training.ipynb #95ca5924
+# %% ../nbs/11_training.ipynb #6befa60d
 class DivergedError(RuntimeError):
     "The loss or its gradient is no longer a number."
 
@@ -1054,7 +1054,7 @@ def stop_if_diverged(
         what = "loss" if not math.isfinite(row["loss"]) else "grad_norm"
         raise DivergedError(f"{what} is {row[what]} at step {record.step} (epoch {record.epoch}); losses, videos and gradients of that step: {path}")
 
-# %% ../nbs/11_training.ipynb #816670a8
+# %% ../nbs/11_training.ipynb #39244dde
 def save_job(
     job: Job,  # of the run
     step: int,  # last step done
@@ -1064,7 +1064,7 @@ def save_job(
              "backbone": job.config.backbone, **job.facts}
     return save_checkpoint(job.run, job.method, job.optimizer, state, job.config.keep)
 
-# %% ../nbs/11_training.ipynb #cbb81d4e
+# %% ../nbs/11_training.ipynb #e579a056
 def do_step(
     job: Job,  # of the run
     model: nn.Module,  # the method, or the method in DistributedDataParallel
@@ -1090,7 +1090,7 @@ def do_step(
     index = torch.cat([batch["index"] for batch in read])
     return StepRecord(step, job.epoch(step), rate, losses, data_ms, (before, start, clock.mark()), index, clips, len(loader.bad))
 
-# %% ../nbs/11_training.ipynb #cda6b971
+# %% ../nbs/11_training.ipynb #ffdac91b
 def train(
     job: Job,  # what to do
     accelerator: Accelerator,  # of this process
@@ -1130,7 +1130,7 @@ def train(
             raise Interrupted(stopping, step, job.run)
         pending = []
 
-# %% ../nbs/11_training.ipynb #fb6b23db
+# %% ../nbs/11_training.ipynb #950272a1
 def pretrain(
     config: TrainConfig,  # see read_config
     on_step: Callable[[Row], object] | None = None,  # called with every row of the log; an exception ends the run as a crash would
