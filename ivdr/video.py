@@ -487,8 +487,7 @@ class _PyAVDecoder:
     def __init__(self, index: _Index) -> None:
         self._index, self._convert = index, VideoReformatter()
         self._container, self._stream = _open(index.info.path)
-        self._frames = self._container.decode(self._stream)
-        self._position = 0  # number of the frame that comes next
+        self._frames, self._position = self._container.decode(self._stream), 0  # the position is that of the frame that comes next
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
         return np.stack([self._one(int(frame)) for frame in wanted])
