@@ -202,7 +202,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ivdr.evaluation._plain': ('evaluation.html#_plain', 'ivdr/evaluation.py'),
                                  'ivdr.evaluation._probe_path': ('evaluation.html#_probe_path', 'ivdr/evaluation.py'),
                                  'ivdr.evaluation._save_features': ('evaluation.html#_save_features', 'ivdr/evaluation.py'),
-                                 'ivdr.evaluation._unit': ('evaluation.html#_unit', 'ivdr/evaluation.py'),
                                  'ivdr.evaluation.centre_features': ('evaluation.html#centre_features', 'ivdr/evaluation.py'),
                                  'ivdr.evaluation.chance': ('evaluation.html#chance', 'ivdr/evaluation.py'),
                                  'ivdr.evaluation.evaluating': ('evaluation.html#evaluating', 'ivdr/evaluation.py'),

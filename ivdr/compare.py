@@ -244,11 +244,11 @@ def start_job(
     job: Job,  # to run in a process of its own
     command: str,  # to keep with the result
 ) -> Result:  # its figures
-    "Run a job unless its result is already there; an error carries the last line that the process printed."
+    "Run a job unless its result, by the same configuration, is already there; an error carries the last line that the process printed."
     result = job.run / "results" / "evaluation.json"
-    if not result.is_file():
+    spec = job.run.with_name(job.run.name + ".yaml")
+    if not (result.is_file() and spec.is_file() and read_config(str(spec)) == job.config):
         job.run.parent.mkdir(parents=True, exist_ok=True)
-        spec = job.run.with_name(job.run.name + ".yaml")
         write_config(job.config, spec)
         with job.log.open("w") as log:
             done = subprocess.run([sys.executable, "-m", "ivdr.compare", str(spec), command], stdout=log, stderr=subprocess.STDOUT,

@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 
 from .augment import centre_crop
 from .backbones import global_pool
+from .contrastive import unit
 from .datasets import Manifest, VideoClips, make_eval_loader
 from .sampling import UniformViews
 
@@ -295,18 +296,13 @@ def _order_keys(
     steps = (query @ gallery.T).mul_(2.0**36).round_().long()
     return steps.mul_(g).add_(torch.arange(g - 1, -1, -1, device=gallery.device))
 
-def _unit(
-    matrix: Tensor,  # (N, d)
-) -> Tensor:  # rows of length 1
-    return torch.nn.functional.normalize(matrix, dim=1, eps=1e-12)
-
 def _blocks(
     query: Tensor,  # (Q, d)
     gallery: Tensor,  # (G, d)
 ) -> Iterator[tuple[slice, Tensor]]:  # rows of the query, and their order keys, a few megabytes at a time
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"query features are {query.shape[1]} wide and gallery features {gallery.shape[1]}")
-    query, gallery = _unit(query), _unit(gallery.to(query.device))
+    query, gallery = unit(query), unit(gallery.to(query.device))
     rows = max(1, 2**22 // len(gallery))
     for start in range(0, len(query), rows):
         yield slice(start, start + rows), _order_keys(query[start : start + rows], gallery)
@@ -415,7 +411,7 @@ def knn(
     if k < 1:
         raise ValueError(f"k is {k}, and has to be at least 1")
     (train_codes, test_codes), classes = _codes(train_y, test_y)
-    train, test = _unit(_labelled(train_x, train_codes, "train")).cpu(), _unit(_labelled(test_x, test_codes, "test")).cpu()
+    train, test = unit(_labelled(train_x, train_codes, "train")).cpu(), unit(_labelled(test_x, test_codes, "test")).cpu()
     neighbours = torch.as_tensor(nearest(test, train, min(k, len(train))))
     cosine = (test[:, None] * train[neighbours]).sum(2)
     votes = torch.zeros(len(test), len(classes), dtype=torch.float64)

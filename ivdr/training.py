@@ -33,7 +33,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
@@ -56,7 +55,6 @@ from jsonargparse import ArgumentParser
 from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .augment import RECIPES, ClipAugment

@@ -75,6 +75,12 @@ def test_all_methods_failing_is_an_error(videos: Path, tmp_path: Path) -> None:
         compare(videos, ["simclr"], tmp_path, "laptop", overrides=TINY)
 
 
+def test_a_result_of_another_configuration_is_not_passed_off_as_this_one(videos: Path, tmp_path: Path) -> None:
+    compare(videos, ["untrained"], tmp_path, "laptop", overrides=TINY)
+    with pytest.raises(RuntimeError, match="clips.stride"):
+        compare(videos, ["untrained"], tmp_path, "laptop", overrides=TINY | {"clips.stride": 2})
+
+
 def test_measure_states_what_it_depends_on_and_asks_for_known_things(videos: Path, tmp_path: Path) -> None:
     run = pretrain(read_config("laptop", data=str(videos), out=str(tmp_path / "run"), **(TINY | {"epochs": 0})), progress=False)
     result = measure(run, videos, progress=False)

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
+NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 ROOMS = {re.sub(r"^\d+_", "", path.stem): int(path.stem[:2]) for path in NOTEBOOKS if re.match(r"\d\d_", path.stem)}
 
 
