@@ -9,7 +9,8 @@ from scipy import stats
 
 from ivdr.sampling import (
     UniformViews, addressed_uniforms, clip_indices, epoch_order, finetune_clip, permutations_from_uniforms, random_clip,
-    reverse_time, sample_rng, shuffle_segments, three_views, two_views, uniform_clips, unshuffle_segments)
+    reverse_time, sample_rng, shuffle_segments, snippet_views, snippets, sparse_dense_clips, sparse_dense_views, three_views, two_views,
+    uniform_clips, unshuffle_segments)
 
 lengths = st.integers(1, 400)
 clip_lens = st.integers(1, 40)
@@ -53,7 +54,12 @@ def test_every_rule_stays_inside_the_video(n_frames, clip_len, stride, seed):
         (clip_len,): [random_clip(n_frames, clip_len, stride, rng), finetune_clip(n_frames, clip_len, stride, rng)],
         (2, clip_len): [two_views(n_frames, clip_len, stride, rng)],
         (3, clip_len): [three_views(n_frames, clip_len, stride, rng)],
-        (5, clip_len): [uniform_clips(n_frames, clip_len, stride, 5), UniformViews(5, reverse=True)(n_frames, clip_len, stride, rng)],
+        (5, clip_len): [
+            uniform_clips(n_frames, clip_len, stride, 5), UniformViews(5, reverse=True)(n_frames, clip_len, stride, rng),
+            sparse_dense_clips(n_frames, clip_len, stride, int(rng.integers(n_frames))),
+            snippets(n_frames, clip_len, stride, int(rng.integers(n_frames)), 5)],
+        (10, clip_len): [sparse_dense_views(n_frames, clip_len, stride, rng, reverse_p=p) for p in (0.0, 1.0)],
+        (4, clip_len): [snippet_views(n_frames, clip_len, stride, rng, reverse_p=p, n_snippets=4) for p in (0.0, 1.0)],
     }
     for shape, clips in found.items():
         for clip in clips:
@@ -112,6 +118,138 @@ def test_uniform_views_reverse_each_clip():
     np.testing.assert_array_equal(reverse_time(reverse_time(forward)), forward)
 
 
+# ---- TCLR: one sparse clip and the dense clips that tile it
+
+def walk(n_frames: int, start: int, steps: list[int]) -> list[int]:
+    "A clip frame by frame: forward while the video lasts, then back along the frames just taken, then forward again."
+    taken = [start + step for step in steps if start + step < n_frames]
+    clip, place, direction = [], 0, 1
+    for _ in steps:
+        clip.append(taken[place])
+        if len(taken) > 1:
+            if not 0 <= place + direction < len(taken):
+                direction = -direction
+            place += direction
+    return clip
+
+
+def released_mirror(n_frames: int) -> list[list[int]]:
+    "The published fill for 57 to 64 frames: f_n = f_(n-2), f_(n+1) = f_(n-3), ... from the clip's own n frames that exist."
+    clips = [list(range(0, 64, 4)), *(list(range(16 * j, 16 * j + 16)) for j in range(4))]
+    for clip in clips:
+        kept = [frame for frame in clip if frame < n_frames]
+        clip[len(kept):] = [kept[len(kept) - 2 - k] for k in range(16 - len(kept))]
+    return clips
+
+
+@given(lengths, st.integers(1, 20), strides, st.integers(1, 6), st.data())
+def test_sparse_and_dense_clips_equal_a_walk_frame_by_frame(n_frames, clip_len, stride, n_dense, data):
+    start = data.draw(st.integers(0, n_frames - 1))
+    clips = sparse_dense_clips(n_frames, clip_len, stride, start, n_dense)
+    assert clips.shape == (1 + n_dense, clip_len) and clips.dtype == np.int64
+    assert clips[0].tolist() == walk(n_frames, start, [stride * i for i in range(clip_len)])
+    assert clips[1:].ravel().tolist() == walk(n_frames, start, [stride * t // n_dense for t in range(n_dense * clip_len)])
+
+
+@pytest.mark.parametrize("n_frames", range(57, 65))
+def test_short_videos_are_filled_as_in_the_released_code(n_frames):
+    assert sparse_dense_clips(n_frames, 16, 4, 0).tolist() == released_mirror(n_frames)
+
+
+def test_published_sparse_and_dense_clips():
+    clips = sparse_dense_clips(200, 16, 4, 30)
+    assert clips[0].tolist() == list(range(30, 94, 4))
+    for j in range(4):
+        assert clips[1 + j].tolist() == list(range(30 + 16 * j, 46 + 16 * j))
+
+
+@given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 5), st.integers(0, 50))
+def test_dense_clips_tile_the_span_without_gap_or_overlap(clip_len, dense_stride, n_dense, start):
+    stride = dense_stride * n_dense
+    clips = sparse_dense_clips(start + clip_len * stride, clip_len, stride, start, n_dense)
+    assert clips[1:].ravel().tolist() == list(range(start, start + clip_len * stride, dense_stride))
+
+
+@given(st.integers(1, 6), strides, st.integers(1, 5), st.integers(0, 50), st.sampled_from([0.0, 1.0]), seeds)
+def test_each_timestep_of_the_sparse_clip_lies_in_its_dense_clip(per_step, stride, n_dense, spare, reverse_p, seed):
+    clip_len = per_step * n_dense
+    views = sparse_dense_views(clip_len * stride + spare, clip_len, stride, np.random.default_rng(seed), reverse_p, n_dense)
+    for i, frame in enumerate(views[0]):
+        dense = views[1 + i // per_step]
+        assert frame in dense
+        others = np.delete(views[1 : 1 + n_dense], i // per_step, axis=0)
+        if stride >= n_dense:  # finer combs hold frames more than once, also across the border of two clips
+            assert frame not in others
+
+
+@given(lengths, clip_lens, strides, st.integers(1, 5), seeds)
+def test_sparse_dense_views_come_twice_and_one_coin_turns_all(n_frames, clip_len, stride, n_dense, seed):
+    forward, backward = (sparse_dense_views(n_frames, clip_len, stride, np.random.default_rng(seed), p, n_dense) for p in (0.0, 1.0))
+    n = 1 + n_dense
+    np.testing.assert_array_equal(forward[:n], sparse_dense_clips(n_frames, clip_len, stride, int(forward[0, 0]), n_dense))
+    np.testing.assert_array_equal(forward[n:], forward[:n])
+    np.testing.assert_array_equal(backward[n:], backward[:n])
+    np.testing.assert_array_equal(backward[0], forward[0, ::-1])
+    np.testing.assert_array_equal(backward[1:n].ravel(), forward[1:n].ravel()[::-1])
+
+
+def test_sparse_dense_starts_are_uniform_where_there_is_room():
+    rng = np.random.default_rng(0)
+    starts = [int(sparse_dense_views(84, 16, 4, rng)[0, 0]) for _ in range(4000)]
+    assert stats.chisquare(np.bincount(starts, minlength=20)).pvalue > 1e-3 and max(starts) == 19
+    for n_frames in (1, 20, 64, 65):
+        assert {int(sparse_dense_views(n_frames, 16, 4, rng)[0, 0]) for _ in range(20)} == {0}
+
+
+# ---- TCGL: snippets in a row
+
+def test_published_snippets():
+    clips = snippets(64, 16, 1, 0)
+    assert clips.tolist() == [list(range(24 * n, 24 * n + 16)) for n in range(3)]
+    starts = {int(snippet_views(70, 16, 1, np.random.default_rng(seed))[0, 0]) for seed in range(200)}
+    assert starts == set(range(7))  # 0 and 70 - 64 included
+    assert {int(snippet_views(64, 16, 1, np.random.default_rng(seed))[0, 0]) for seed in range(20)} == {0}
+
+
+@given(lengths, clip_lens, strides, st.integers(1, 5), st.one_of(st.none(), st.integers(0, 30)), st.data())
+def test_snippets_follow_the_rule(n_frames, clip_len, stride, n_snippets, gap, data):
+    start = data.draw(st.integers(0, n_frames - 1))
+    clips = snippets(n_frames, clip_len, stride, start, n_snippets, gap)
+    assert clips.shape == (n_snippets, clip_len) and clips.dtype == np.int64 and clips[0, 0] == start
+    step = clip_len * stride + (clip_len * stride // 2 if gap is None else gap)
+    wanted = start + step * np.arange(n_snippets)[:, None] + stride * np.arange(clip_len)
+    if wanted.max() < n_frames:  # everything fits
+        np.testing.assert_array_equal(clips, wanted)
+        return
+    steps = np.diff(clips[:, 0])
+    assert steps.size == 0 or (steps.max() - steps.min() <= 1 and 0 <= steps.min() and steps.max() <= step)
+    fits = start + stride * (clip_len - 1) < n_frames
+    if fits and n_snippets > 1:  # whole snippets, and the room is used to its end
+        assert (np.diff(clips) == stride).all() and clips[-1, -1] == n_frames - 1
+    if not fits:
+        rest = [min(start + stride * i, n_frames - 1) for i in range(clip_len)]
+        assert clips.tolist() == [rest] * n_snippets
+
+
+@given(lengths, clip_lens, strides, st.integers(1, 5), seeds)
+def test_snippet_views_start_where_the_tuple_fits_and_turn_as_a_whole(n_frames, clip_len, stride, n_snippets, seed):
+    forward, backward = (snippet_views(n_frames, clip_len, stride, np.random.default_rng(seed), p, n_snippets) for p in (0.0, 1.0))
+    start = int(forward[0, 0])
+    np.testing.assert_array_equal(forward, snippets(n_frames, clip_len, stride, start, n_snippets))
+    np.testing.assert_array_equal(backward.ravel(), forward.ravel()[::-1])
+    whole = snippets(10**6, clip_len, stride, start, n_snippets)
+    assert start == 0 or whole.max() < n_frames
+
+
+def test_gaps_shrink_then_snippets_overlap_then_the_last_frame_repeats():
+    assert snippets(52, 16, 1, 0)[:, 0].tolist() == [0, 18, 36]
+    assert snippets(48, 16, 1, 0)[:, 0].tolist() == [0, 16, 32]
+    assert snippets(34, 16, 1, 0)[:, 0].tolist() == [0, 9, 18]
+    assert snippets(16, 16, 1, 0)[:, 0].tolist() == [0, 0, 0]
+    assert snippets(3, 6, 1, 0, 2).tolist() == [[0, 1, 2, 2, 2, 2]] * 2
+    assert snippets(1, 4, 1, 0).tolist() == [[0] * 4] * 3
+
+
 @pytest.mark.parametrize("call, name", [
     (lambda: clip_indices(0, 16, 4, 0), "n_frames"),
     (lambda: random_clip(-1, 16, 4, np.random.default_rng(0)), "n_frames"),
@@ -120,6 +258,18 @@ def test_uniform_views_reverse_each_clip():
     (lambda: finetune_clip(0, 16, 4, np.random.default_rng(0)), "n_frames"),
     (lambda: uniform_clips(10, 16, 4, 0), "n_clips"),
     (lambda: two_views(10, 4, 1, np.random.default_rng(0), reverse_p=1.5), "reverse_p"),
+    (lambda: sparse_dense_clips(0, 16, 4, 0), "n_frames"),
+    (lambda: sparse_dense_clips(10, 16, 4, 10), r"start is 10.*0\.\.9"),
+    (lambda: sparse_dense_clips(10, 16, 4, -1), "start"),
+    (lambda: sparse_dense_clips(10, 16, 4, 0, n_dense=0), "n_dense"),
+    (lambda: sparse_dense_views(10, 16, 4, np.random.default_rng(0), reverse_p=-0.1), "reverse_p"),
+    (lambda: sparse_dense_views(10, 16, 0, np.random.default_rng(0)), "stride"),
+    (lambda: snippets(10, 16, 1, 10), r"start is 10.*0\.\.9"),
+    (lambda: snippets(10, 16, 1, 0, n_snippets=0), "n_snippets"),
+    (lambda: snippets(10, 16, 1, 0, gap=-1), "gap"),
+    (lambda: snippet_views(0, 16, 1, np.random.default_rng(0)), "n_frames"),
+    (lambda: snippet_views(10, 16, 1, np.random.default_rng(0), n_snippets=0), "n_snippets"),
+    (lambda: snippet_views(10, 16, 1, np.random.default_rng(0), reverse_p=2), "reverse_p"),
     (lambda: shuffle_segments(torch.zeros(1, 3, 9, 2, 2), torch.tensor([[1, 0]])), "9 frames"),
     (lambda: shuffle_segments(torch.zeros(3, 9, 2, 2), torch.tensor([[1, 0]])), "B,C,T,H,W"),
     (lambda: shuffle_segments(torch.zeros(1, 3, 8, 2, 2), torch.tensor([[1, 1]])), "permutation"),
