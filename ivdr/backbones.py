@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['BACKBONES', 'middle_channels', 'Backbone', 'global_pool', 'count_parameters', 'stage_shapes', 'ResidualBlock', 'R3D',
-           'R21D', 'C3D', 'Small', 'R3D18', 'R2Plus1D18', 'create_backbone']
+           'R21D', 'C3D', 'Small', 'R3D18', 'R2Plus1D18', 'S3D', 'FeatureGate', 'S3DG', 'create_backbone']
 
 # %% ../nbs/05_backbones.ipynb #66f8b811
 import inspect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.func import functional_call
 from torchvision.models import video as tv_video
+from torchvision.models.video.s3d import SepInceptionBlock3D
 
 # %% ../nbs/05_backbones.ipynb #845a0f1a
 def _conv_3d(
@@ -46,37 +49,81 @@ def _conv_2plus1d(
     ))
 
 # %% ../nbs/05_backbones.ipynb #e94bf99d
+def _check_clips(clips: Tensor, minimum: tuple[int, int, int], name: str) -> None:
+    if clips.ndim != 5 or clips.shape[1] != 3:
+        raise ValueError(f"clips: got shape {tuple(clips.shape)}; accepted is (B, 3, T, H, W)")
+    if any(side < least for side, least in zip(clips.shape[2:], minimum)):
+        frames, height, width = minimum
+        raise ValueError(
+            f"clips: got {clips.shape[2]} frames of {clips.shape[3]} x {clips.shape[4]}; "
+            f"{name} accepts at least {frames} frames of {height} x {width}"
+        )
+
+# %% ../nbs/05_backbones.ipynb #309c6d13
+def _output_shape(network: nn.Module, *shape: int) -> tuple[int, ...]:
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    state = {name: torch.empty_like(value, device="meta") for name, value in tensors.items()}
+    dtype = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        output: Tensor = functional_call(network, state, (torch.empty(shape, dtype=dtype, device="meta"),))
+    finally:
+        for module, training in modes:
+            module.training = training
+    return tuple(output.shape)
+
+# %% ../nbs/05_backbones.ipynb #756c4335
+def _keep_time(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.MaxPool3d):
+        _, high, wide = cast(tuple[int, int, int], layer.kernel_size)
+        return nn.MaxPool3d((1, high, wide))
+    conv = cast(nn.Conv3d, layer)
+    (taps, *_), (_, down, across), (ahead, above, beside) = conv.kernel_size, conv.stride, cast(tuple[int, int, int], conv.padding)
+    return nn.Conv3d(
+        conv.in_channels, conv.out_channels, cast(tuple[int, int, int], conv.kernel_size), stride=(1, down, across),
+        padding=(2 * ahead, above, beside), dilation=(2 if taps > 1 else 1, 1, 1), bias=conv.bias is not None,
+    )
+
+# %% ../nbs/05_backbones.ipynb #d7f54a58
 class Backbone(nn.Module):
     "A video network without a head: named stages, one after the other."
-    minimum: ClassVar[tuple[int, int, int]] = (1, 1, 1)  # smallest (frames, height, width) that every stage survives
+    minimum: tuple[int, int, int] = (1, 1, 1)  # smallest (frames, height, width) that every stage survives
+    last_halving: ClassVar[tuple[str, ...]] = ()  # the layers that `dilated` exchanges, by their names in the network
 
     def __init__(
         self,
         stages: Mapping[str, nn.Module],  # the stages by name, in the order they are applied
         out_channels: int,  # F: channels of the last stage
+        dilated: bool = False,  # take the last halving of time out
     ) -> None:
         "Chain the stages."
         super().__init__()
         for name, stage in stages.items():
             self.add_module(name, stage)
         self.out_channels = out_channels
+        if dilated not in ((False, True) if self.last_halving else (False,)):
+            raise ValueError(f"dilated: got {dilated!r}; accepted is false" + (" or true" if self.last_halving else ""))
+        for name in self.last_halving if dilated else ():
+            self.set_submodule(name, _keep_time(self.get_submodule(name)))
 
     def forward(
         self,
         clips: Tensor,  # float (B, 3, T, H, W)
     ) -> Tensor:  # float (B, F, T', H', W')
         "The feature map of each clip."
-        if clips.ndim != 5 or clips.shape[1] != 3:
-            raise ValueError(f"clips: got shape {tuple(clips.shape)}; accepted is (B, 3, T, H, W)")
-        if any(side < least for side, least in zip(clips.shape[2:], self.minimum)):
-            frames, height, width = self.minimum
-            raise ValueError(
-                f"clips: got {clips.shape[2]} frames of {clips.shape[3]} x {clips.shape[4]}; "
-                f"{type(self).__name__} accepts at least {frames} frames of {height} x {width}"
-            )
+        _check_clips(clips, self.minimum, type(self).__name__)
         for stage in self.children():
             clips = stage(clips)
         return clips
+
+    def feature_shape(
+        self,
+        frames: int,  # T
+        size: int,  # H and W, pixels
+    ) -> tuple[int, ...]:  # (F, T', H', W')
+        "The shape of one clip's feature map, found without computing the map."
+        return _output_shape(self, 1, 3, frames, size, size)[1:]
 
 # %% ../nbs/05_backbones.ipynb #01e31cb9
 def global_pool(
@@ -94,19 +141,23 @@ def count_parameters(
 
 # %% ../nbs/05_backbones.ipynb #7eb2944d
 def stage_shapes(
-    backbone: Backbone,  # on any device; only its weights are asked for, on "meta" nothing is computed
+    backbone: Backbone,  # on any device, in any mode
     frames: int = 16,  # T
     size: int = 112,  # H and W, pixels
 ) -> dict[str, tuple[int, ...]]:  # stage name -> (channels, T', H', W') after it
-    "The shape of one clip's feature map after each stage."
-    training, shapes = backbone.training, {}
-    clip = torch.zeros(1, 3, frames, size, size, device=next(backbone.parameters()).device)
-    with torch.no_grad():
-        backbone.eval()
-        for name, stage in backbone.named_children():
-            clip = stage(clip)
-            shapes[name] = tuple(clip.shape[1:])
-        backbone.train(training)
+    "The shape of one clip's feature map after each stage, found without computing the map."
+    shapes: dict[str, tuple[int, ...]] = {}
+    names = {stage: name for name, stage in backbone.named_children()}
+
+    def note(stage: nn.Module, _: Any, features: Tensor) -> None:
+        shapes[names[stage]] = tuple(features.shape[1:])
+
+    hooks = [stage.register_forward_hook(note) for stage in names]
+    try:
+        backbone.feature_shape(frames, size)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return shapes
 
 # %% ../nbs/05_backbones.ipynb #bead2669
@@ -143,8 +194,8 @@ class ResidualBlock(nn.Module):
 
 # %% ../nbs/05_backbones.ipynb #cb6b780d
 def _residual_stages(conv: Any, blocks: Sequence[int]) -> dict[str, nn.Module]:
-    if len(blocks) != 4 or min(blocks) < 1:
-        raise ValueError(f"blocks: got {tuple(blocks)}; accepted are four positive numbers, one a stage")
+    if not isinstance(blocks, Sequence) or len(blocks) != 4 or not all(isinstance(n, int) and n > 0 for n in blocks):
+        raise ValueError(f"blocks: got {blocks!r}; accepted are four positive whole numbers, one a stage")
     stages: dict[str, nn.Module] = {"stem": nn.Sequential(OrderedDict(
         conv=conv(3, 64, (3, 7, 7), (1, 2, 2)), bn=nn.BatchNorm3d(64), relu=nn.ReLU(inplace=True),
     ))}
@@ -157,25 +208,30 @@ def _residual_stages(conv: Any, blocks: Sequence[int]) -> dict[str, nn.Module]:
         stages[f"layer{number}"] = nn.Sequential(*layers)
     return stages
 
+# %% ../nbs/05_backbones.ipynb #9d2ee389
 class R3D(Backbone):
     "Residual network of 3D convolutions, one block a stage by default: the R3D of IIVDR's and TCGL's released code."
+    last_halving = ("layer4.0.conv1", "layer4.0.shortcut.conv")
 
     def __init__(
         self,
         blocks: Sequence[int] = (1, 1, 1, 1),  # residual blocks in each of the four stages
+        dilated: bool = False,  # take the last halving of time out
     ) -> None:
         "Stem and four stages of 64, 128, 256, 512 channels."
-        super().__init__(_residual_stages(_conv_3d, blocks), 512)
+        super().__init__(_residual_stages(_conv_3d, blocks), 512, dilated)
 
 class R21D(Backbone):
     "The same network with every convolution, shortcuts too, split into space and time: the R(2+1)D of IIVDR's released code."
+    last_halving = ("layer4.0.conv1.temporal", "layer4.0.shortcut.conv.temporal")
 
     def __init__(
         self,
         blocks: Sequence[int] = (1, 1, 1, 1),  # residual blocks in each of the four stages
+        dilated: bool = False,  # take the last halving of time out
     ) -> None:
         "Stem and four stages of 64, 128, 256, 512 channels."
-        super().__init__(_residual_stages(_conv_2plus1d, blocks), 512)
+        super().__init__(_residual_stages(_conv_2plus1d, blocks), 512, dilated)
 
 # %% ../nbs/05_backbones.ipynb #bbcbeddf
 def _conv_bn_relu(cin: int, cout: int, stride: tuple[int, int, int], bias: bool = False) -> nn.Module:
@@ -186,8 +242,12 @@ def _conv_bn_relu(cin: int, cout: int, stride: tuple[int, int, int], bias: bool 
 class C3D(Backbone):
     "Eight 3D convolutions with max-pooling: C3D (Tran et al., 2015) with batch norm and without its fully connected layers."
     minimum = (8, 16, 16)
+    last_halving = ("layer4.2", "layer5.0.conv")
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        dilated: bool = False,  # take the last halving of time out
+    ) -> None:
         "Five stages of 64, 128, 256, 512, 512 channels; all but the last end with a pooling."
         stages: dict[str, nn.Module] = {}
         cin = 3
@@ -199,23 +259,27 @@ class C3D(Backbone):
             if number < 5:
                 layers.append(nn.MaxPool3d((1 if number == 1 else 2, 2, 2)))
             stages[f"layer{number}"] = nn.Sequential(*layers)
-        super().__init__(stages, cin)
+        super().__init__(stages, cin, dilated)
+        if dilated:
+            self.minimum = (4, 16, 16)
 
 # %% ../nbs/05_backbones.ipynb #48cfe06f
 class Small(Backbone):
     "Five 3D convolutions that train in minutes on a laptop, for clips of about 8 frames of 32 to 64 pixels."
+    last_halving = ("layer4.conv",)
 
     def __init__(
         self,
         width: int = 16,  # channels of the first layer; the last has eight times as many
+        dilated: bool = False,  # take the last halving of time out
     ) -> None:
         "Space is halved four times, time twice, and late: early layers see every frame."
-        if width < 1:
-            raise ValueError(f"width: got {width}; accepted is a positive number of channels")
+        if not isinstance(width, int) or width < 1:
+            raise ValueError(f"width: got {width!r}; accepted is a positive whole number of channels")
         channels = (3, width, 2 * width, 4 * width, 8 * width, 8 * width)
         strides = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 1))
         layers = (_conv_bn_relu(cin, cout, stride) for cin, cout, stride in zip(channels, channels[1:], strides))
-        super().__init__({f"layer{i}": layer for i, layer in enumerate(layers, 1)}, channels[-1])
+        super().__init__({f"layer{i}": layer for i, layer in enumerate(layers, 1)}, channels[-1], dilated)
 
 # %% ../nbs/05_backbones.ipynb #fb809b29
 def _read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -228,30 +292,103 @@ def _read_weights(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # each format has exceptions of its own for a damaged file
         raise ValueError(f"weights: {str(path)!r} cannot be read as a state dict: {error}") from error
 
-class _TorchvisionBackbone(Backbone):
+def _load_weights(backbone: Backbone, path: str | Path, model: str, names: Mapping[str, str] = {}) -> None:
+    state = {
+        names.get(name, name): value for name, value in _read_weights(path).items()
+        if not name.startswith(("fc.", "classifier."))
+    }
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"weights: {str(path)!r} is not a state dict of {model}: {error}") from error
+
+
+
+# %% ../nbs/05_backbones.ipynb #5e2dcb15
+class _TorchvisionResNet(Backbone):
     builder: ClassVar[str]
 
     def __init__(
         self,
         weights: str | Path | None = None,  # file with torchvision's state dict for this model; None keeps its random start
+        dilated: bool = False,  # take the last halving of time out; the exchanged convolutions start from PyTorch's default
     ) -> None:
         "Torchvision's model without its pooling and classifier."
         model = getattr(tv_video, self.builder)(weights=None)
-        super().__init__({name: stage for name, stage in model.named_children() if name not in ("avgpool", "fc")}, 512)
+        stages = {name: stage for name, stage in model.named_children() if name not in ("avgpool", "fc")}
+        super().__init__(stages, 512, dilated)
         if weights is not None:
-            state = {name: value for name, value in _read_weights(weights).items() if not name.startswith("fc.")}
-            try:
-                self.load_state_dict(state)
-            except RuntimeError as error:
-                raise ValueError(f"weights: {str(weights)!r} is not a state dict of {self.builder}: {error}") from error
+            _load_weights(self, weights, self.builder)
 
-class R3D18(_TorchvisionBackbone):
-    "Torchvision's R3D-18: two blocks a stage."
+class R3D18(_TorchvisionResNet):
+    "Torchvision's R3D-18, two blocks a stage; dilated it is the network of TCLR (Dave et al., 2022)."
     builder = "r3d_18"
+    last_halving = ("layer4.0.conv1.0", "layer4.0.downsample.0")
 
-class R2Plus1D18(_TorchvisionBackbone):
+class R2Plus1D18(_TorchvisionResNet):
     "Torchvision's R(2+1)D-18: two blocks a stage, whole convolutions in the shortcuts."
     builder = "r2plus1d_18"
+    last_halving = ("layer4.0.conv1.0.3", "layer4.0.downsample.0")
+
+# %% ../nbs/05_backbones.ipynb #02c0c647
+class S3D(Backbone):
+    "Separable inception network, S3D (Xie et al., 2018): torchvision's layers with the batch norm and start of IIVDR's released code."
+    minimum = (5, 17, 17)
+    last_halving = ("mixed5.13", "mixed5.14.branch1.1.1.0", "mixed5.14.branch2.1.1.0")
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,  # file with torchvision's state dict for s3d; None: normal of deviation 0.01, not truncated
+        dilated: bool = False,  # take the last halving of time out
+    ) -> None:
+        "Two stages of convolutions and three of inception blocks; the last has 1024 channels."
+        norm = partial(nn.BatchNorm3d, eps=1e-5 if weights is None else 1e-3)  # torchvision's weights were trained with 1e-3
+        layers = tv_video.S3D(num_classes=1, norm_layer=norm).features
+        super().__init__({
+            "conv1": layers[:1], "conv2": layers[1:4], "mixed3": layers[4:7], "mixed4": layers[7:13], "mixed5": layers[13:],
+        }, 1024, dilated)
+        if dilated:
+            self.minimum = (1, 17, 17)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.normal_(module.weight, std=0.01)
+        if weights is not None:
+            _load_weights(self, weights, "s3d", {f"features.{name.split('.', 1)[1]}": name for name in self.state_dict()})
+
+# %% ../nbs/05_backbones.ipynb #2abe4cb6
+class FeatureGate(nn.Module):
+    "Scale each channel by a number in 0..1 that the averages of all channels decide: S3D-G (Xie et al., 2018), sec. 5."
+
+    def __init__(
+        self,
+        channels: int,  # channels in and out
+    ) -> None:
+        "One linear layer, started by PyTorch's default."
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(
+        self,
+        x: Tensor,  # float (B, channels, T, H, W)
+    ) -> Tensor:  # float, same shape
+        "Gate the channels of each clip."
+        gate = torch.sigmoid(self.linear(global_pool(x)))
+        return x * gate[:, :, None, None, None]
+
+# %% ../nbs/05_backbones.ipynb #907df1e4
+class S3DG(S3D):
+    "S3D with a feature gate behind each branch of each inception block: S3D-G (Xie et al., 2018)."
+
+    def __init__(
+        self,
+        dilated: bool = False,  # take the last halving of time out
+    ) -> None:
+        "S3D and its gates; torchvision has no weights for them."
+        super().__init__(dilated=dilated)
+        for block in [module for module in self.modules() if isinstance(module, SepInceptionBlock3D)]:
+            for branch in block.children():
+                norms = [module for module in branch.modules() if isinstance(module, nn.BatchNorm3d)]
+                branch.add_module("gate", FeatureGate(norms[-1].num_features))
 
 # %% ../nbs/05_backbones.ipynb #510c8d6e
 BACKBONES: dict[str, type[Backbone]] = {
@@ -259,6 +396,8 @@ BACKBONES: dict[str, type[Backbone]] = {
     "c3d": C3D,
     "r3d": R3D,
     "r21d": R21D,
+    "s3d": S3D,
+    "s3dg": S3DG,
     "r3d_18": R3D18,
     "r2plus1d_18": R2Plus1D18,
 }
