@@ -357,7 +357,7 @@ class S3D(Backbone):
 
 # %% ../nbs/05_backbones.ipynb #2abe4cb6
 class FeatureGate(nn.Module):
-    "Scale each channel by a number in 0..1 that the averages of all channels decide: S3D-G (Xie et al., 2018), sec. 5."
+    "Scale each channel by a number in 0..1 that the averages of all channels decide: the feature gating of S3D-G (Xie et al., 2018)."
 
     def __init__(
         self,
