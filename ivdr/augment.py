@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'REFERENCE_SIZE', 'RECIPES', 'crop_clips', 'resize_clips', 'normalise', 'to_frames',
-           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'gaussian_blur', 'Recipe',
-           'IIVDRRecipe', 'LightRecipe', 'centre_crop', 'ClipAugment']
+           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'adjust_gamma', 'gaussian_blur',
+           'Recipe', 'IIVDRRecipe', 'LightRecipe', 'resize_crops', 'ScaledCropRecipe', 'drop_channel',
+           'erase_rectangles', 'TCLRRecipe', 'CropRecipe', 'centre_crop', 'ClipAugment']
 
 # %% ../nbs/04_augment.ipynb #54b3f39e
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -126,6 +129,14 @@ def adjust_hue(
     out = torch.stack([shape.clamp_(0, 1) for shape in shapes], 1)
     return out.mul_(chroma[:, None]).add_(low[:, None]).clamp_(0, 1)
 
+# %% ../nbs/04_augment.ipynb #78b8c8b5
+def adjust_gamma(
+    clips: Tensor,  # float (N, 3, T, H, W), 0..1
+    gamma: Tensor,  # float (N,): 1 unchanged, above darker, below lighter
+) -> Tensor:  # float (N, 3, T, H, W), 0..1
+    "Raise each clip's colours to a power of its own."
+    return clips.pow(_per_clip(gamma))
+
 # %% ../nbs/04_augment.ipynb #342c79f8
 def gaussian_blur(
     clips: Tensor,  # float (N, 3, T, S, S)
@@ -145,11 +156,28 @@ def gaussian_blur(
         return torch.matmul(rows, matrix.mT[:, None, None])
 
 # %% ../nbs/04_augment.ipynb #901a56bf
+REFERENCE_SIZE = 112  # the crop of the published runs, pixels: everything a recipe measures in pixels is meant at this size
+
+def _pick(draw: Tensor, count: Tensor | int) -> Tensor:
+    "One of 0..count - 1, all equally likely, from a uniform number."
+    return (draw * count).long()
+
+# %% ../nbs/04_augment.ipynb #f2c7beee
 @dataclass(frozen=True)
 class Recipe:
     "What may happen to a clip. This one does nothing but crop the centre; the others build on it."
     frame: tuple[int, int] = (128, 171)  # (height, width) of the decoded frames when the crop is REFERENCE_SIZE pixels
     draws: ClassVar[tuple[str, ...]] = ()  # meaning of each uniform number a view uses
+
+    def crop(
+        self,
+        frames: Tensor,  # uint8 (N, T, H, W, 3), of the recipe's frame size
+        draws: dict[str, Tensor],  # float64 (N,) on the CPU, by the names in `draws`
+        size: int,  # side of the square, pixels
+    ) -> Tensor:  # uint8 (N, 3, T, size, size)
+        "Cut one square out of each clip, every place in the frame equally likely."
+        top, left = (_pick(draws[name], side - size + 1) for name, side in zip(("top", "left"), frames.shape[2:4]))
+        return crop_clips(frames, _send(top, frames.device), _send(left, frames.device), size)
 
     def colour(
         self,
@@ -168,7 +196,12 @@ class Recipe:
         height, width = (round(side * size / REFERENCE_SIZE) for side in self.frame)
         return height, width
 
-REFERENCE_SIZE = 112  # the crop of the published runs, pixels: everything a recipe measures in pixels is meant at this size
+    def evaluation_frame_for(
+        self,
+        size: int,  # side of the crop, pixels
+    ) -> tuple[int, int]:  # (height, width) of the frames for `centre_crop`, pixels
+        "The frame size at which a centre crop shows things as large as training shows them on average."
+        return self.frame_for(size)
 
 # %% ../nbs/04_augment.ipynb #16450bf7
 _OPERATIONS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
@@ -188,6 +221,26 @@ def _jitter(
             if len(group):
                 changed = _OPERATIONS[operation](clips.index_select(0, group), values[operation, group])
                 clips.index_copy_(0, group, changed)
+
+# %% ../nbs/04_augment.ipynb #5caf5905
+def _change(
+    clips: Tensor,  # (N, ...); changed in place
+    chosen: Tensor,  # bool (N,) on the CPU: which clips
+    operation: Callable[..., Tensor],  # from clips and one value a clip to clips
+    *values: Tensor,  # (N,) on the CPU: what the operation needs to know of each clip
+) -> None:
+    "Apply an operation to the chosen clips."
+    rows = chosen.nonzero().flatten()
+    if len(rows):
+        here = _send(rows, clips.device)
+        changed = operation(clips.index_select(0, here), *(_send(value[rows].to(clips.dtype), clips.device) for value in values))
+        clips.index_copy_(0, here, changed)
+
+# %% ../nbs/04_augment.ipynb #77ff9f60
+def _share(draw: Tensor, *probabilities: float) -> list[Tensor]:
+    "Split [0, 1) into slices, one a probability and the rest for nothing, and say for each slice which draws fell into it."
+    ends = list(itertools.accumulate(probabilities))
+    return [(draw >= end - width) & (draw < end) for end, width in zip(ends, probabilities)]
 
 # %% ../nbs/04_augment.ipynb #12bb8c96
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
@@ -215,13 +268,9 @@ class IIVDRRecipe(Recipe):
             spread = {"brightness": (1, self.brightness), "contrast": (1, self.contrast), "saturation": (1, self.saturation), "hue": (0, self.hue)}
             factors = torch.stack([centre + width * (2 * draws[name] - 1) for name, (centre, width) in spread.items()])
             _jitter(clips, jittered, _ORDERS[(draws["order"][jittered] * len(_ORDERS)).long()], factors)
-        blurred = (~plain & (draws["blur"] < self.blur_p)).nonzero().flatten()
-        if len(blurred):
-            low, high = (s * clips.shape[-1] / REFERENCE_SIZE for s in self.blur_sigma)
-            sigma = low + (high - low) * draws["sigma"][blurred]
-            rows = _send(blurred, clips.device)
-            soft = gaussian_blur(clips.index_select(0, rows), _send(sigma.to(clips.dtype), clips.device), math.ceil(3 * high))
-            clips.index_copy_(0, rows, soft)
+        low, high = (s * clips.shape[-1] / REFERENCE_SIZE for s in self.blur_sigma)
+        blur = partial(gaussian_blur, radius=math.ceil(3 * high))
+        _change(clips, ~plain & (draws["blur"] < self.blur_p), blur, low + (high - low) * draws["sigma"])
         return clips
 
 # %% ../nbs/04_augment.ipynb #06a3d710
@@ -246,10 +295,128 @@ class LightRecipe(Recipe):
         offset = torch.addcmul(lift, pull[:, None], mean)[:, :, None, None, None]
         return clips.mul_(_per_clip(gain)).add_(offset).clamp_(0, 1)
 
+# %% ../nbs/04_augment.ipynb #6db0712e
+def resize_crops(
+    frames: Tensor,  # uint8 (N, T, H, W, 3)
+    top: Tensor,  # int64 (N,) on the CPU: first row kept of each clip
+    left: Tensor,  # int64 (N,) on the CPU: first column kept
+    side: Tensor,  # int64 (N,) on the CPU: rows and columns kept
+    size: int,  # side of the squares that come out, pixels
+) -> Tensor:  # uint8 (N, 3, T, size, size)
+    "Cut a square of its own size out of every clip and resize it, with an antialiased bilinear filter."
+    squares = frames.new_empty((len(frames), 3, frames.shape[1], size, size))
+    for square, clip, y, x, n in zip(squares, frames, top.tolist(), left.tolist(), side.tolist()):
+        cut = clip[:, y : y + n, x : x + n].permute(0, 3, 1, 2)
+        square.copy_(tvf.resize(cut, [size, size], interpolation=InterpolationMode.BILINEAR, antialias=True).transpose(0, 1))
+    return squares
+
+# %% ../nbs/04_augment.ipynb #8c866639
+@dataclass(frozen=True)
+class ScaledCropRecipe(Recipe):
+    "A square of random size and place, resized, and for some clips mirrored."
+    frame: tuple[int, int] = (240, 320)
+    scale: tuple[float, float] = (0.6, 1.0)  # side of the square, U(low, high) of the frame height
+    everywhere: bool = True  # False: TCLR's released range of the left edge, which leaves out the right of the picture
+    flip_p: float = 0.5  # probability of a horizontal flip
+    draws: ClassVar[tuple[str, ...]] = ("scale", "top", "left", "flip")
+
+    def crop(self, frames: Tensor, draws: dict[str, Tensor], size: int) -> Tensor:
+        "A square of a size and place of its own from each clip."
+        height, width = frames.shape[2:4]
+        scale = self.scale[0] + (self.scale[1] - self.scale[0]) * draws["scale"]
+        side = (min(height, width) * scale).long().clamp_min(1)
+        places = width - side + 1 if self.everywhere else (width * (1 - scale)).long() + 1
+        squares = resize_crops(frames, _pick(draws["top"], height - side + 1), _pick(draws["left"], places), side, size)
+        _change(squares, draws["flip"] < self.flip_p, partial(torch.flip, dims=(-1,)))
+        return squares
+
+    def evaluation_frame_for(self, size: int) -> tuple[int, int]:
+        "The centre crop takes the mean share of the frame height, 0.8 with TCLR's numbers, as its own evaluation does."
+        height, width = (round(2 * size / sum(self.scale) * side / self.frame[0]) for side in self.frame)
+        return height, width
+
+# %% ../nbs/04_augment.ipynb #299af4c7
+def drop_channel(
+    clips: Tensor,  # float (N, 3, T, H, W)
+    channel: Tensor,  # (N,): 0, 1 or 2, which channel of each clip
+) -> Tensor:  # float (N, 3, T, H, W)
+    "Set one colour channel of each clip to 0."
+    kept = torch.arange(3, device=clips.device) != channel[:, None]
+    return clips * kept[:, :, None, None, None]
+
+# %% ../nbs/04_augment.ipynb #79b5ddae
+def erase_rectangles(
+    clips: Tensor,  # float (N, 3, T, H, W); changed in place
+    top: Tensor,  # int64 (N,): first row erased of each clip, on the device of `clips`
+    left: Tensor,  # int64 (N,): first column erased
+    height: Tensor,  # int64 (N,): rows erased, 0 for none; what would lie outside the picture is cut off
+    width: Tensor,  # int64 (N,): columns erased
+) -> Tensor:  # float (N, 3, T, H, W)
+    "Black out one rectangle of each clip, the same in all its frames, in place."
+    inside = []
+    for begin, length, side in ((top, height, clips.shape[-2]), (left, width, clips.shape[-1])):
+        place = torch.arange(side, device=clips.device)
+        inside.append((place >= begin[:, None]) & (place < (begin + length)[:, None]))
+    hole = inside[0][:, :, None] & inside[1][:, None, :]
+    return clips.masked_fill_(hole[:, None, None], 0)
+
+# %% ../nbs/04_augment.ipynb #0bd0db83
+def _rectangles(
+    draws: dict[str, Tensor],  # (N,) each: erase_top, erase_left, erase_height, erase_width
+    size: int,  # side of the picture, pixels
+    sides: tuple[int, int] = (9, 18),  # smallest and largest side, pixels at REFERENCE_SIZE
+) -> list[Tensor]:  # int64 (N,) each: top, left, height, width
+    low, high = (max(1, round(side * size / REFERENCE_SIZE)) for side in sides)
+    corner = [_pick(draws[f"erase_{name}"], size) for name in ("top", "left")]
+    return corner + [low + _pick(draws[f"erase_{name}"], high - low + 1) for name in ("height", "width")]
+
+# %% ../nbs/04_augment.ipynb #0e56c09d
+@dataclass(frozen=True)
+class TCLRRecipe(ScaledCropRecipe):
+    "The pretraining augmentation of TCLR (Dave et al., 2022), with the numbers of the authors' released code."
+    contrast_p: float = 0.25  # probability of a contrast change, half of it before the other changes and half after
+    hue_p: float = 0.3  # probability of each of the next three
+    saturation_p: float = 0.3
+    brightness_p: float = 0.3
+    grey_p: float = 0.175  # probability of greyscale
+    gamma_p: float = 0.75  # probability of a gamma change of what is grey; nothing else gets one
+    channel_p: float = 0.125  # probability that one channel is dropped; never together with greyscale
+    erase_p: float = 0.5  # probability of a black rectangle, with sides of 9 to 18 pixels at REFERENCE_SIZE
+    strength: float = 0.25  # contrast, saturation, brightness and gamma from U(1 - s, 1 + s)
+    hue: float = 0.1  # turn from U(-h, h)
+    draws: ClassVar[tuple[str, ...]] = (  # those with a question mark are coins
+        *ScaledCropRecipe.draws, "contrast?", "contrast", "hue?", "hue", "saturation?", "saturation", "brightness?", "brightness",
+        "colourless?", "gamma?", "gamma", "channel", "erase?", "erase_top", "erase_left", "erase_height", "erase_width")
+
+    def colour(self, clips: Tensor, draws: dict[str, Tensor], view: Tensor) -> Tensor:
+        "Each change on the clips that drew it, in the published order; last the rectangle."
+        factor = {name: 1 + self.strength * (2 * draws[name] - 1) for name in ("contrast", "saturation", "brightness", "gamma")}
+        early, late = _share(draws["contrast?"], self.contrast_p / 2, self.contrast_p / 2)
+        grey, bare = _share(draws["colourless?"], self.grey_p, self.channel_p)
+        _change(clips, early, adjust_contrast, factor["contrast"])
+        _change(clips, draws["hue?"] < self.hue_p, adjust_hue, self.hue * (2 * draws["hue"] - 1))
+        _change(clips, draws["saturation?"] < self.saturation_p, adjust_saturation, factor["saturation"])
+        _change(clips, draws["brightness?"] < self.brightness_p, adjust_brightness, factor["brightness"])
+        _change(clips, late, adjust_contrast, factor["contrast"])
+        _change(clips, grey, adjust_saturation, torch.zeros(len(clips)))
+        _change(clips, grey & (draws["gamma?"] < self.gamma_p), adjust_gamma, factor["gamma"])
+        _change(clips, bare, drop_channel, _pick(draws["channel"], 3))
+        _change(clips, draws["erase?"] < self.erase_p, erase_rectangles, *_rectangles(draws, clips.shape[-1]))
+        return clips
+
+# %% ../nbs/04_augment.ipynb #c46b875e
+@dataclass(frozen=True)
+class CropRecipe(Recipe):
+    "A random crop and nothing else: the augmentation of TCGL (Liu et al., 2022), released code."
+    draws: ClassVar[tuple[str, ...]] = ("top", "left")
+
 # %% ../nbs/04_augment.ipynb #55028819
 RECIPES: dict[str, Recipe] = {
     "iivdr": IIVDRRecipe(),
     "iivdr-portrait": IIVDRRecipe(frame=(171, 128)),
+    "tclr": TCLRRecipe(),
+    "tclr-published": TCLRRecipe(everywhere=False),
+    "tcgl": CropRecipe(),
     "light": LightRecipe(),
     "none": Recipe(),
 }
@@ -293,14 +460,19 @@ def _augmented(
     "Resize, crop, change colours and sharpness, normalise."
     numbers = dict(zip(recipe.draws, draws.flatten(0, 1).to("cpu", torch.float64).unbind(1)))
     frames = resize_clips(clips.flatten(0, 1), recipe.frame_for(size))
-    room = [side - size + 1 for side in frames.shape[2:4]]
-    top, left = (_send((numbers[name] * n).long(), clips.device) for name, n in zip(("top", "left"), room))
-    pixels = crop_clips(frames, top, left, size).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    pixels = recipe.crop(frames, numbers, size).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     view = torch.arange(clips.shape[1]).repeat(clips.shape[0])
     changed = normalise(recipe.colour(pixels, numbers, view))
     return changed.view(*clips.shape[:2], *changed.shape[1:])
 
 # %% ../nbs/04_augment.ipynb #4fef6631
+def _fresh_or_given(draws: Tensor | None, wanted: tuple[int, ...]) -> Tensor:
+    "Uniform numbers of the wanted shape: those given, or new ones."
+    if draws is not None and tuple(draws.shape) != wanted:
+        raise ValueError(f"draws: got shape {tuple(draws.shape)}; accepted is {wanted}")
+    return torch.rand(wanted) if draws is None else draws
+
+# %% ../nbs/04_augment.ipynb #f739d7d4
 class ClipAugment:
     "Augment a batch of clips by a recipe; every frame of a clip gets the same change."
 
@@ -323,6 +495,11 @@ class ClipAugment:
         "The (height, width) that the decoder should deliver: the recipe's, in proportion to the crop."
         return self.recipe.frame_for(self.size)
 
+    @property
+    def evaluation_frame_size(self) -> tuple[int, int]:
+        "The (height, width) for `centre_crop` at which things look as large as they do in training, on average."
+        return self.recipe.evaluation_frame_for(self.size)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -331,11 +508,7 @@ class ClipAugment:
     ) -> Tensor:  # float32 (B, V, 3, T, size, size), ImageNet-normalised
         "Augment; the same frames and draws give the same clip, whatever else is in the batch."
         _check_clips(clips)
-        wanted = (*clips.shape[:2], self.n_draws)
-        if draws is None:
-            draws = torch.rand(wanted)
-        if tuple(draws.shape) != wanted:
-            raise ValueError(f"draws: got shape {tuple(draws.shape)}; accepted is {wanted}")
+        draws = _fresh_or_given(draws, (*clips.shape[:2], self.n_draws))
         if not self.n_draws:
             return centre_crop(clips, self.size, self.frame_size)
         return _augmented(clips, draws, self.recipe, self.size)
