@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TERMS', 'Method', 'check_batch', 'projection_head', 'scale_gradient', 'SimCLR', 'simclr_term', 'KeyEncoder',
            'needs_shuffled_batch_norm', 'encode_keys', 'MoCo', 'moco_term', 'FloorRamp', 'advance_ramp', 'TermWeights',
-           'make_ramp', 'SeriesHead', 'slot_cosine', 'shuffle_rank_terms', 'iivdr_terms', 'IIVDR', 'iivdr_moco_terms',
-           'IIVDRMoCo']
+           'make_ramp', 'SeriesHead', 'slot_cosine', 'shuffle_rank_terms', 'iivdr_terms', 'IIVDR', 'check_segments',
+           'iivdr_moco_terms', 'IIVDRMoCo']
 
 # %% ../nbs/08_iivdr.ipynb #b26bbc33
 from collections.abc import Collection, Mapping
@@ -42,6 +42,7 @@ class Method(nn.Module):
     views: ViewRule
     n_draws: int
     backbone: Backbone
+    view_names: tuple[str, ...] = ()  # what its clips are called in pictures; none: clip 1, clip 2 and so on
 
     def __init__(
         self,
@@ -52,12 +53,25 @@ class Method(nn.Module):
         super().__init__()
         self.backbone, self.views, self.n_draws = backbone, views, n_draws
 
+    @property
+    def encoder(self) -> nn.Module:
+        "(N, C, T, H, W) -> (N, F, T', H', W'): what is kept and measured in the end; the backbone, unless the method prepares its input."
+        return self.backbone
+
     def encode(
         self,
         clips: Tensor,  # (N, C, T, H, W)
     ) -> Tensor:  # (N, F)
-        "The backbone's feature of each clip, averaged over time and space."
-        return global_pool(self.backbone(clips))
+        "The encoder's feature of each clip, averaged over time and space."
+        return global_pool(self.encoder(clips))
+
+    def check_clips(
+        self,
+        frames: int,  # T of the clips to come
+        size: int,  # their H and W, pixels
+    ) -> None:
+        "Refuse, before any work, clips that cannot serve this method with its backbone."
+        self.backbone.feature_shape(frames, size)
 
     def forward(
         self,
@@ -441,11 +455,24 @@ class IIVDR(SimCLR):
             self.clip_head = None
         self.series = SeriesHead(backbone.out_channels, segments, segment_dim) if self.terms != ("clip",) else None
 
+    def check_clips(self, frames: int, size: int) -> None:
+        super().check_clips(frames, size)
+        check_segments(frames, self.segments if "sr" in self.terms else 1)
+
     def forward(self, clips: Tensor, draws: Tensor | None = None) -> dict[str, Tensor]:
         draws = check_batch(clips, draws, 3 if "sr" in self.terms else 2, self.n_draws)
         losses, diagnostics = iivdr_terms(self, clips, draws[:, : self.segments])
         loss, more = self.term_weights(losses)
         return {"loss": loss, **losses, **diagnostics, **more}
+
+# %% ../nbs/08_iivdr.ipynb #5a7f66d1
+def check_segments(
+    frames: int,  # T of the clips to come
+    segments: int,  # S
+) -> None:
+    "Refuse clips that cannot be cut into S equal segments."
+    if frames % segments:
+        raise ValueError(f"clips have {frames} frames, which cannot be cut into {segments} equal segments; accepted is a multiple of {segments}")
 
 # %% ../nbs/08_iivdr.ipynb #fec40678
 def iivdr_moco_terms(
@@ -522,6 +549,10 @@ class IIVDRMoCo(MoCo):
         self.series = SeriesHead(backbone.out_channels, segments, segment_dim) if self.terms != ("clip",) else None
         self.series_queue = FeatureQueue(segment_dim, queue_size, segments) if "tc" in self.terms else None
         _keep_used_parts(self)
+
+    def check_clips(self, frames: int, size: int) -> None:
+        super().check_clips(frames, size)
+        check_segments(frames, self.segments if "sr" in self.terms else 1)
 
     def forward(self, clips: Tensor, draws: Tensor | None = None) -> dict[str, Tensor]:
         losses, diagnostics = _moco_step(self, clips, check_batch(clips, draws, 3 if "sr" in self.terms else 2, self.n_draws))

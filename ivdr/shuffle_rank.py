@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contrastive import unit
+from .contrastive import full_precision, unit
 
 # %% ../nbs/07_shuffle_rank.ipynb #d3b996eb
 def _rank_differences(
@@ -26,7 +26,7 @@ def _rank_differences(
         )
     segments = reference.shape[1]
     series = torch.cat([unit(reference), unit(shuffled)], 1)
-    with torch.autocast(series.device.type, enabled=False):
+    with full_precision(series):
         gram = series @ series.transpose(1, 2)
     step = torch.arange(2 * segments, device=gram.device)
     # each row turned so that it starts with the segment itself; its partner then stands at S
