@@ -480,6 +480,7 @@ class TCGL(Method):
         weights: Mapping[str, float] | None = None,  # weight by term ("intra", "inter", "order"); missing terms have 1
     ) -> None:
         super().__init__(backbone, snippet_views, 3 + sum(corruption_sizes(backbone.out_channels, sets)))
+        self.view_names = ("snippet 1", "snippet 2", "snippet 3")
         self.band, self.sets, self.tau, self.negatives, self.graph = band, sets, tau, negatives, graph
         self.edge_drop, self.feature_mask, self.edge_dropping, self.passes = edge_drop, feature_mask, edge_dropping, passes
         self.weights = {term: float((weights or {}).get(term, 1.0)) for term in TCGL_TERMS}
