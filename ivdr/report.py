@@ -498,16 +498,17 @@ def _sampled_by(page: Page, run: Run, method: Method, videos: VideoClips, augmen
             break
         epoch += 1
     frames, n_frames = item["frames"].numpy(), int(item["n_frames"])
-    names = [f"clip {v + 1}" for v in range(len(frames))]
-    if len(frames) > 2 and (frames[2] == frames[0]).all():
-        names[2] += ", same frames as clip 1"
+    names = list(method.view_names) or [f"clip {v + 1}" for v in range(len(frames))]
+    first = [next(u for u in range(v + 1) if (frames[u] == frames[v]).all()) for v in range(len(frames))]
+    names = [name if u == v else f"{name}, same frames as {names[u]}" for v, (name, u) in enumerate(zip(names, first))]
     strips = [f"<h4>{escape(name)}</h4>" + _images(to_frames(pixels[0, v]).numpy(), words=name) for v, name in enumerate(names)]
     if perm is not None:
         inks = [plots.CATEGORIES[int(s)] for s in perm[0] for _ in range(frames.shape[1] // segments)]
-        strips.append(f"<h4>clip {len(frames)}, its {segments} segments shuffled: the network must find out the order</h4>"
+        strips.append(f"<h4>{names[-1].split(',')[0]}, its {segments} segments shuffled: the network must find out the order</h4>"
                       + _images(to_frames(shuffle_segments(pixels[:, -1], perm)[0]).numpy(), inks, "shuffled"))  # fmt: skip
     path = videos.manifest.table["path"].iloc[int(item["index"])]
-    timeline = plots.clip_timeline(frames, n_frames, names)
+    own = sorted(set(first)) if len(frames) > 3 else list(range(len(frames)))
+    timeline = plots.clip_timeline(frames[own], n_frames, [names[v] for v in own])
     return (f"<h3>{escape(plots.method_name(run.method))}</h3>"
             + plate(page.draw(timeline, "frames that each clip took"),
                     f"<b>{escape(path)}</b>, epoch {epoch}. Grey is the whole video ({n_frames} frames), a dot is a frame taken, pale first, dark last. "
@@ -534,10 +535,10 @@ def section_losses(page: Page) -> str:
         if any(str(column).startswith("weight_") for column in log):
             words += " A term counts only while its weight, in the last panel, is above zero."
         picture = page.draw(plots.loss_curves(log, floor=floor), f"loss curves of {model.name}")
-        shown_too = [column for column in ("sr_accuracy", "slot_cosine", "clip_accuracy") if column in log]
+        shown_too = [str(column) for column in log if str(column).endswith(("_accuracy", "_cosine"))]
         if shown_too:
             picture += page.draw(plots.loss_curves(log, terms=shown_too), f"diagnostics of {model.name}")
-            words += " Below: how often the right partner was found" + (", and how alike the slots are (1: collapsed into one)." if "slot_cosine" in log else ".")
+            words += " Below: how often the right answer came first" + (", and how alike the parts of one clip are (1: collapsed into one)." if any(c.endswith("_cosine") for c in shown_too) else ".")
         parts.append(plate(picture, words))
     if not parts:
         raise LeftOut("no run has a log.csv with losses (an untrained network has none)")
@@ -618,7 +619,8 @@ def _central_clip(videos: Videos, path: str, config: TrainConfig) -> torch.Tenso
             frames = reader.frames(clip_indices(len(reader), config.clips.length, config.clips.stride, len(reader) // 2))
     except (VideoError, FileNotFoundError) as error:
         raise LeftOut(f"{path}: {getattr(error, 'reason', 'the file is not there any more')}") from error
-    return centre_crop(resize_clips(frames[None], _frame_size(config))[:, None], config.clips.size)[:, 0]
+    size = config.clips.frame_size or ClipAugment(config.clips.augment, config.clips.size).evaluation_frame_size
+    return centre_crop(resize_clips(frames[None], size)[:, None], config.clips.size)[:, 0]
 
 # %% ../nbs/17_report.ipynb #4562ca22
 def first_of_each(

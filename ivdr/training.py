@@ -63,6 +63,8 @@ import ivdr
 from .datasets import ClipLoader, Manifest, VideoClips, make_loader, open_manifest, scan, steps_per_epoch
 from .iivdr import IIVDR, IIVDRMoCo, Method, MoCo, SimCLR
 from .sampling import ViewRule, addressed_uniforms
+from .tcgl import TCGL
+from .tclr import TCLR
 from .video import VideoError
 
 logger = logging.getLogger(__name__)
@@ -87,9 +89,9 @@ class ClipConfig:
 class OptimConfig:
     "The optimiser and its learning rate over time."
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw"] = "sgd"  # adam adds the decay to the gradient, adamw takes it off the weights
     lr: float = 0.003
-    momentum: float = 0.9  # of SGD; AdamW's first beta
+    momentum: float = 0.9  # of SGD; the first beta of Adam and AdamW
     weight_decay: float = 1e-4
     warmup_epochs: float = 0.0  # epochs in which the rate climbs linearly, step by step
     schedule: Literal["step", "cosine", "constant"] = "step"
@@ -130,7 +132,7 @@ class TrainConfig:
     backbone_options: dict[str, Any] = field(default_factory=dict)
 
 # %% ../nbs/11_training.ipynb #ec63421d
-METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "moco": MoCo, "iivdr": IIVDR, "iivdr-moco": IIVDRMoCo}
+METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "moco": MoCo, "iivdr": IIVDR, "iivdr-moco": IIVDRMoCo, "tclr": TCLR, "tcgl": TCGL}
 
 
 def method_options(
@@ -156,6 +158,7 @@ def create_method(
 
 # %% ../nbs/11_training.ipynb #efb7d10f
 _FREE = ("method_options.", "backbone_options.")  # sections whose keys the method or the backbone checks
+_BY_METHOD = "by_method."  # a recipe's keys for one method only: by_method.tcgl.clips.stride
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -212,15 +215,35 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
     return _flat(values)
 
 
+def _for_method(
+    own: dict[str, Any],  # dotted keys of a recipe
+    method: str,  # that will be trained
+    backbone: str | None,  # the caller's choice; None: the recipe's
+) -> dict[str, Any]:  # the keys that hold for this method and backbone
+    "What a recipe says of one method: its common keys, as far as they are meant for it, and its section of `by_method`."
+    common = {key: value for key, value in own.items() if not key.startswith(_BY_METHOD)}
+    if method != common.get("method"):
+        # what the recipe says of its own method holds for another one as far as that one knows it
+        known = method_options(method)
+        common = {key: value for key, value in common.items() if not key.startswith(_FREE[0]) or key.split(".")[1] in known}
+    if backbone is not None and backbone != common.get("backbone"):
+        common = {key: value for key, value in common.items() if not key.startswith(_FREE[1])}
+    section = f"{_BY_METHOD}{method}."
+    return common | {key.removeprefix(section): value for key, value in own.items() if key.startswith(section)}
+
+
 def _refuse_unknown(keys: list[str], source: str) -> None:
     "Name the first key that no configuration has, the nearest one that exists, and all that are accepted."
     accepted = config_keys()
-    for key in keys:
+    for given in keys:
+        method, _, key = given.removeprefix(_BY_METHOD).partition(".") if given.startswith(_BY_METHOD) else ("", "", given)
+        if method and method not in METHODS:
+            raise ValueError(f"unknown method {method!r} in {source}, section by_method; accepted: {', '.join(METHODS)}")
         if key in accepted or key.startswith(_FREE):
             continue
         near = difflib.get_close_matches(key, accepted, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown key {key!r} in {source}{hint}; accepted: {', '.join(accepted)}")
+        raise ValueError(f"unknown key {given!r} in {source}{hint}; accepted: {', '.join(accepted)}")
 
 # %% ../nbs/11_training.ipynb #125f51c4
 def read_config(
@@ -231,13 +254,9 @@ def read_config(
     chosen, own = _flat(overrides), {} if recipe is None else _read_recipe(recipe)
     _refuse_unknown(list(own), f"recipe {recipe}")
     _refuse_unknown(list(chosen), "the overrides")
-    method, backbone = chosen.get("method"), chosen.get("backbone")
-    if method is not None and method != own.get("method"):
-        # what the recipe says of its own method holds for another one as far as that one knows it
-        known = method_options(str(method))
-        own = {key: value for key, value in own.items() if not key.startswith(_FREE[0]) or key.split(".")[1] in known}
-    if backbone is not None and backbone != own.get("backbone"):
-        own = {key: value for key, value in own.items() if not key.startswith(_FREE[1])}
+    if any(key.startswith(_BY_METHOD) for key in chosen):
+        raise ValueError("by_method is accepted in a recipe only; an override already knows its method")
+    own = _for_method(own, str(chosen.get("method", own.get("method", TrainConfig.method))), chosen.get("backbone"))
     values = _nested(({} if recipe is None else {"recipe": recipe}) | own | chosen)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TrainConfig)
@@ -349,10 +368,11 @@ def create_optimizer(
     method: nn.Module,  # whose trainable weights are optimised
     optim: OptimConfig,  # name and constants
 ) -> torch.optim.Optimizer:
-    "SGD with momentum or AdamW over every weight that takes a gradient."
+    "SGD with momentum, Adam or AdamW over every weight that takes a gradient."
     weights = [weight for weight in method.parameters() if weight.requires_grad]
-    if optim.name == "adamw":
-        return torch.optim.AdamW(weights, lr=optim.lr, betas=(optim.momentum, 0.999), weight_decay=optim.weight_decay)
+    if optim.name != "sgd":
+        kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
+        return kind(weights, lr=optim.lr, betas=(optim.momentum, 0.999), weight_decay=optim.weight_decay)
     return torch.optim.SGD(weights, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
 
 # %% ../nbs/11_training.ipynb #486962d2
@@ -989,6 +1009,7 @@ def set_up(
     per_epoch = steps_per_epoch(len(manifest), config.batch_size // world, world)
     augment = ClipAugment(config.clips.augment, config.clips.size)
     method = build_method(config)
+    method.check_clips(config.clips.length, config.clips.size)
     if world > 1 and config.sync_bn and accelerator.device.type == "cuda":
         method = cast(Method, nn.SyncBatchNorm.convert_sync_batchnorm(method))  # type: ignore[no-untyped-call]
     method.to(accelerator.device)

@@ -11,7 +11,7 @@ from ivdr.cli import dotted_options, main
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "realdata"
-VERBS = ("demo", "render", "scan", "pretrain", "evaluate", "report", "doctor")
+VERBS = ("demo", "render", "scan", "pretrain", "evaluate", "compare", "bench", "report", "doctor")
 
 
 def ivdr(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -66,6 +66,11 @@ def trained(videos: Path) -> Path:
     (["pretrain", "--data", "VIDEOS", "--out", "r", "--recipe", "laptop", "--backbone", "vit"], "vit"),
     (["pretrain", "--data", "VIDEOS", "--out", "r", "--recipe", "laptop", "--optim.lrr", "1"], "lrr"),
     (["pretrain", "--data", "VIDEOS", "--out", "r", "--recipe", "laptop", "--epochs", "1", "--method_options.thetta", "1"], "thetta"),
+    (["compare", "--data", "VIDEOS", "--methods", "simclr,byol", "--out", "c"], "byol"),
+    (["compare", "--data", "VIDEOS", "--methods", "simclr", "--out", "c", "--batch-size", "500"], "500"),
+    (["compare", "--data", "VIDEOS", "--methods", "tclr", "--out", "c", "--backbone_options.dilated", "false"], "dilated"),
+    (["compare", "--data", "no/such/folder", "--methods", "tclr", "--out", "c"], "no/such/folder"),
+    (["bench", "losses", "--batch-size", "1"], "batch_size is 1"),
     (["evaluate", "RUN", "--data", "VIDEOS", "--tasks", "juggling"], "juggling"),
     (["evaluate", "RUN", "--data", "VIDEOS", "--protocol", "mine"], "mine"),
 ])
@@ -115,3 +120,21 @@ def test_real_videos_from_scan_to_report(name: str, tmp_path: Path) -> None:
                  "--batch-size", "9", "--workers", "0"]) == 0
     assert main(["evaluate", str(run), "--data", str(manifest)]) == 0
     assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+
+
+def test_bench_ends_with_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "losses", "--batch-size", "4", "--json"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    found = json.loads(shown[-1])
+    assert found["bench"] == "losses" and found["ratio"] > 0 and len(found["rows"]) == 2 and "TCLR" in shown[2]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"NO REAL VIDEOS: {SHARED} is not there")
+def test_six_methods_compared_on_real_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    methods = "simclr,moco,iivdr,iivdr-moco,tclr,tcgl"
+    assert main(["compare", "--data", str(SHARED / "same_video"), "--methods", methods, "--out", str(tmp_path / "out"), "--epochs", "2"]) == 0
+    shown = capsys.readouterr().out
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert [row["method"] for row in table["runs"]] == ["untrained", *methods.split(",")] and "Equal for all" in shown
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(name in page for name in ("TCLR", "TCGL", "IIVDR on MoCo"))

@@ -1,12 +1,14 @@
 """Measuring and comparing runs: what is measured, what a failing method costs, what is said of the figures."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ivdr.compare import COLUMNS, Comparison, compare, headline, inter_figures, intra_figures, measure, plan_jobs, progress_figures, protocol_of, story
+from ivdr.compare import COLUMNS, Comparison, compare, cost, matched_epochs, video_cost, headline, inter_figures, intra_figures, measure, plan_jobs, progress_figures, protocol_of, story
+from ivdr.datasets import open_manifest
 from ivdr.evaluation import Features, load_result
 from ivdr.synthetic import render_dataset
 from ivdr.training import pretrain, read_config
@@ -65,6 +67,7 @@ def test_a_failing_method_does_not_take_the_others_down(videos: Path, tmp_path: 
     again = compare(videos, ["untrained", "simclr"], tmp_path, "laptop", overrides=TINY)
     assert len(again.runs) == 2 and not again.failed
     assert stamp == (tmp_path / "untrained-s0" / "results" / "evaluation.json").stat().st_mtime_ns, "a finished run is not run again"
+    assert json.loads((tmp_path / "table.json").read_text())["failed"] == {}
     assert pd.read_csv(tmp_path / "table.csv")["method"].tolist() == ["untrained", "simclr"]
     assert "chance" in (tmp_path / "table.txt").read_text()
 
@@ -99,6 +102,58 @@ def test_jobs_differ_in_method_and_seed_only() -> None:
     assert {job.config.epochs for job in jobs if job.method != "untrained"} == {read_config("laptop", data="d", out="o").epochs}
     with pytest.raises(ValueError, match="byol"):
         plan_jobs("videos", ["byol"], Path("out"), "laptop", [0], {})
+
+
+def test_flops_are_those_of_the_layers() -> None:
+    config = read_config("laptop", data="d", out="o", method="simclr", **{"backbone_options.width": 1, "clips.length": 4, "clips.size": 16, "batch_size": 2})
+    # multiply-adds of five 3x3x3 convolutions, channels 3 1 2 4 8 8, on maps of 4x8x8, 4x4x4, 2x2x2, 1x1x1, 1x1x1
+    forward = 27 * (3 * 1 * 256 + 1 * 2 * 64 + 2 * 4 * 8 + 4 * 8 + 8 * 8)
+    head = 8 * 8 + 8 * 128
+    backward = 2 * (forward + head) - 27 * 3 * 256  # no gradient for the pixels
+    # cosines of 4 clips with one another: forward, and twice backward (both factors are the same clips)
+    cosines = 3 * 4 * 4 * 128 / 2
+    found = video_cost(config)
+    assert found.clips == 2 and found.flops == pytest.approx(2 * (2 * (forward + head + backward) + cosines), rel=1e-3)
+
+
+def test_budgets_are_equal_in_what_they_name() -> None:
+    reference = read_config("laptop", data="d", out="o")
+    for name in ("simclr", "moco", "tclr", "tcgl"):
+        config = read_config("laptop", data="d", out="o", method=name)
+        assert matched_epochs(config, reference, "epochs") == reference.epochs
+        for budget, of in (("clips", lambda c: video_cost(c).clips), ("flops", lambda c: video_cost(c).flops)):
+            epochs = matched_epochs(config, reference, budget)  # type: ignore[arg-type]
+            assert abs(epochs * of(config) - reference.epochs * of(reference)) <= 0.51 * of(config), (name, budget)
+    with pytest.raises(ValueError, match="hours.*epochs, clips, flops"):
+        matched_epochs(reference, reference, "hours")  # type: ignore[arg-type]
+
+
+def test_all_methods_meet_under_one_budget_and_one_protocol(videos: Path, tmp_path: Path) -> None:
+    methods = ["untrained", "simclr", "moco", "iivdr", "iivdr-moco", "tclr", "tcgl"]
+    tiny = TINY | {"clips.length": 8, "clips.size": 32, "epochs": 3}
+    comparison = compare(videos, methods, tmp_path, "laptop", overrides=tiny, budget="flops")
+    assert not comparison.failed and comparison.table["method"].tolist() == methods
+    assert {str(load_result(run / "results" / "evaluation.json").protocol) for run in comparison.runs} == {str(protocol_of(read_config(
+        "laptop", data="d", out="o", **tiny)).replace(name="clips of laptop"))}, "TCGL, which trains on other clips, is measured on the same"
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["budget"] == "flops" and len(table["runs"]) == len(methods) and table["failed"] == {}
+    for row in table["runs"]:
+        assert row["hours"] >= 0 and (row["method"] == "untrained") == (row["TFLOP"] == 0 == row["clips seen"])
+    assert "floating-point operations" in (tmp_path / "table.txt").read_text()
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tclr.*dilated"):
+        compare(videos, ["simclr", "tclr"], tmp_path / "out", "laptop", overrides=TINY | {"backbone_options.dilated": "false"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_cost_counts_what_was_done(videos: Path, tmp_path: Path) -> None:
+    config = read_config("laptop", data=str(videos), out=str(tmp_path / "run"), method="simclr", **TINY)
+    found = cost(pretrain(config, progress=False))
+    steps = len(open_manifest(videos).split("train")) // config.batch_size
+    assert found["epochs"] == 1 and found["clips seen"] == steps * config.batch_size * 2 and found["hours"] > 0
+    assert found["TFLOP"] == pytest.approx(video_cost(config).flops * steps * config.batch_size / 1e12)
 
 
 def test_the_story_says_when_one_seed_cannot_carry_it() -> None:

@@ -70,7 +70,7 @@ def test_a_recipe_file_is_read_as_strictly(tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text(text)
         with pytest.raises(ValueError, match=words):
             read_config(str(tmp_path / "mine.yaml"), data="d", out="o")
-    with pytest.raises(ValueError, match="unknown recipe 'paper'; accepted: iivdr, iivdr-moco, laptop, moco, simclr"):
+    with pytest.raises(ValueError, match="unknown recipe 'paper'; accepted: iivdr, iivdr-moco, laptop, moco, simclr, tcgl, tclr"):
         read_config("paper", data="d", out="o")
     with pytest.raises(ValueError, match="data"):
         read_config("laptop", out="o")
@@ -78,10 +78,11 @@ def test_a_recipe_file_is_read_as_strictly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", training.recipe_names())
 def test_every_recipe_builds_and_its_file_reads_back(recipe: str, tmp_path: Path) -> None:
-    config = read_config(recipe, data="d", out=str(tmp_path), **{"method_options.temperature": 0.2})
+    temperature = "method_options.tau" if recipe == "tcgl" else "method_options.temperature"
+    config = read_config(recipe, data="d", out=str(tmp_path), **{temperature: 0.2})
     training.write_config(config, tmp_path / "config.yaml")
     assert read_config(str(tmp_path / "config.yaml")) == config
-    assert config.method_options["temperature"] == 0.2
+    assert config.method_options[temperature.split(".")[1]] == 0.2
     assert isinstance(training.build_method(read_config(recipe, data="d", out="o", backbone="small")), training.METHODS[config.method])
     # complete: no key is left to a default that may change one day
     written = training._flat(yaml.safe_load((tmp_path / "config.yaml").read_text()))
@@ -101,6 +102,39 @@ def test_the_published_settings(recipe: str) -> None:
         assert config.method_options["max_logit"] == (None if "moco" in recipe else 5.0)
     if "moco" in recipe:
         assert (config.method_options["queue_size"], config.method_options["momentum"]) == (16384, 0.999)
+
+
+def test_a_recipe_says_things_of_one_method_only(tmp_path: Path) -> None:
+    plain, tclr, tcgl = (read_config("laptop", data="d", out="o", method=name) for name in ("simclr", "tclr", "tcgl"))
+    assert "dilated" not in plain.backbone_options and tclr.backbone_options == plain.backbone_options | {"dilated": True}
+    assert (plain.clips.stride, tclr.clips.stride, tcgl.clips.stride) == (5, 5, 1)
+    assert read_config("laptop", data="d", out="o", method="tcgl", **{"clips.stride": 2}).clips.stride == 2, "the caller has the last word"
+    other = read_config("laptop", data="d", out="o", method="tclr", backbone="r3d")
+    assert other.backbone_options == {"dilated": True}, "the width of the small network is not handed to another one"
+    mine = tmp_path / "mine.yaml"
+    for text, reason in (("by_method: {byol: {seed: 1}}", "unknown method 'byol' in recipe .*by_method"), ("by_method: {tclr: {sede: 1}}", "by_method.tclr.sede.*did you mean 'seed'")):
+        mine.write_text(text)
+        with pytest.raises(ValueError, match=reason):
+            read_config(str(mine), data="d", out="o")
+    with pytest.raises(ValueError, match="in a recipe only"):
+        read_config("laptop", data="d", out="o", **{"by_method.tclr.seed": 1})
+
+
+def test_adam_takes_its_decay_from_the_gradient() -> None:
+    config = OptimConfig(name="adam", lr=0.1, weight_decay=0.5)
+    layer = torch.nn.Linear(1, 1, bias=False)
+    optimizer = training.create_optimizer(layer, config)
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    before = layer.weight.item()
+    optimizer.step()
+    assert abs(abs(layer.weight.item() - before) - 0.1) < 1e-5, "Adam normalises the decay to a whole step; AdamW would move by lr * decay * weight"
+
+
+def test_clips_that_cannot_serve_leave_no_run_folder(videos: Path, tmp_path: Path) -> None:
+    config = read_config("laptop", data=str(videos), out=str(tmp_path / "run"), method="tclr", batch_size=2, **{"backbone_options.dilated": False})
+    with pytest.raises(ValueError, match="dilated"):
+        pretrain(config, progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_method_keeps_what_it_knows_of_a_recipe() -> None:
