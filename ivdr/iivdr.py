@@ -11,6 +11,7 @@ __all__ = ['TERMS', 'Method', 'check_batch', 'projection_head', 'scale_gradient'
 # %% ../nbs/08_iivdr.ipynb #b26bbc33
 from collections.abc import Collection, Mapping
 from copy import deepcopy
+from types import MappingProxyType
 from typing import Literal, cast
 
 import torch
@@ -43,6 +44,7 @@ class Method(nn.Module):
     n_draws: int
     backbone: Backbone
     view_names: tuple[str, ...] = ()  # what its clips are called in pictures; none: clip 1, clip 2 and so on
+    blind: Mapping[str, float] = MappingProxyType({})  # by term or accuracy: its value for a network that tells nothing apart
 
     def __init__(
         self,

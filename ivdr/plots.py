@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['INK', 'FAINT', 'GRID', 'PAPER', 'GOOD', 'BAD', 'SAME', 'METHOD_STYLE', 'CATEGORIES', 'TIME_MAP', 'HEAT_MAP',
-           'SVG_NAMES', 'Frames', 'TERM_NAMES', 'RELATIONS', 'method_name', 'method_colour', 'Picture', 'png', 'save',
-           'data_uri', 'svg', 'clean', 'tile', 'film_strip', 'contact_sheet', 'clip_timeline', 'similarity_matrix',
-           'shuffle_rank_matrices', 'smooth', 'loss_terms', 'loss_curves', 'embed', 'is_categorical',
-           'category_colours', 'embedding_map', 'variance_bars', 'metric_bars', 'ranking_strip']
+           'SVG_NAMES', 'Frames', 'LOSS_NAMES', 'TERM_NAMES', 'RELATIONS', 'method_name', 'method_colour', 'Picture',
+           'png', 'save', 'data_uri', 'svg', 'clean', 'tile', 'film_strip', 'contact_sheet', 'clip_timeline',
+           'similarity_matrix', 'shuffle_rank_matrices', 'smooth', 'loss_terms', 'loss_curves', 'embed',
+           'is_categorical', 'category_colours', 'embedding_map', 'variance_bars', 'metric_bars', 'ranking_strip']
 
 # %% ../nbs/14_plots.ipynb #bb47be8c
 import base64
@@ -339,14 +339,30 @@ def shuffle_rank_matrices(
     return figure
 
 # %% ../nbs/14_plots.ipynb #1b0f2539
-TERM_NAMES = {
+LOSS_NAMES = {
     "loss": "total loss",
     "clip": "clip contrast",
     "sr": "shuffle-rank",
     "tc": "temporal coherence",
+    "ic_sparse": "sparse clips between videos",
+    "ic_dense": "dense clips between videos",
+    "ll": "local-local",
+    "gl": "global-local",
+    "intra": "frame graphs",
+    "inter": "snippet graphs",
+    "order": "order of snippets",
+}
+TERM_NAMES = LOSS_NAMES | {
     "sr_accuracy": "segments ranked right",
-    "slot_cosine": "cosine between the slots",
+    "slot_cosine": "cosine of the slots",
     "clip_accuracy": "partner clip found",
+    "ic_accuracy": "partner clip found",
+    "ll_accuracy": "moment found (local-local)",
+    "gl_accuracy": "moment found (global-local)",
+    "timestep_cosine": "cosine of the timesteps",
+    "intra_accuracy": "frame set found",
+    "inter_accuracy": "snippet found",
+    "order_accuracy": "order found",
 }
 
 
@@ -361,8 +377,8 @@ def smooth(
 def loss_terms(
     log: pd.DataFrame,  # a run's log, one row a step
 ) -> list[str]:  # columns that are losses, in the log's order
-    "Which columns of a log are losses: the total and whatever has a weight in it, or is one of the four known terms."
-    return [str(c) for c in log.columns if c in list(TERM_NAMES)[:4] or f"weight_{c}" in log.columns]
+    "Which columns of a log are losses: the total, whatever has a weight in it, and the known terms of this project's methods."
+    return [str(c) for c in log.columns if c in LOSS_NAMES or f"weight_{c}" in log.columns]
 
 # %% ../nbs/14_plots.ipynb #58974a94
 def _draw_term(axes: Axes, term: str, runs: Mapping[str, pd.DataFrame], smoothing: float | None) -> None:
@@ -395,6 +411,7 @@ def loss_curves(
     smoothing: float | None = None,  # time constant in steps; by default a thirtieth of the run
     title: str = "",  # whose losses
     terms: Sequence[str] | None = None,  # columns to draw instead of the losses, such as diagnostics; then no weights are drawn
+    levels: Mapping[str, float] | None = None,  # by column, where a network is that tells nothing apart: drawn as a dashed line
 ) -> Figure:  # one panel a term, and one for the weights where the log has them
     "Every loss term over the steps, with shuffle-rank's content-blind floor and the weights of the terms."
     runs = {"": logs} if isinstance(logs, pd.DataFrame) else dict(logs)
@@ -404,7 +421,7 @@ def loss_curves(
     if len(drawn) == 2 and drawn[0] == "loss":
         drawn = drawn[1:]  # with a single term the total is the same curve again
     weights = {name: [c for c in log.columns if c.startswith("weight_") and not terms] for name, log in runs.items()}
-    has_weights = any(len(columns) > 1 for columns in weights.values())
+    has_weights = any(log[columns].nunique().max() > 1 for log, columns in zip(runs.values(), weights.values()) if columns)
     panels = len(drawn) + has_weights
     columns = min(panels, 2 if terms is None else 3)
     figure = Picture({1: 3.6, 2: 5.8, 3: 6.3}[columns], 0.3 * bool(title) + 1.85 * -(-panels // columns))
@@ -418,6 +435,8 @@ def loss_curves(
             # a random start lies far above the floor for a few steps, and would squeeze what matters into a line
             settled = max(log["sr"].iloc[len(log) // 2 :].max() for log in runs.values() if term in log)
             axes.set_ylim(bottom=0.0, top=max(2.5 * floor, 1.1 * settled))
+        elif levels and term in levels:
+            axes.axhline(levels[term], color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
         if any(runs) and k == 0:
             axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
     if has_weights:

@@ -527,17 +527,20 @@ def section_losses(page: Page) -> str:
         rule: dict[str, Any] = {"max_logit": None} if model.first.method == "iivdr-moco" else {}
         rule |= {key: options[key] for key in ("segments", "theta", "max_logit") if key in options}
         floor = shuffle_rank_floor(**rule)
+        levels = _fresh_method(model.first.config).blind if model.first.config else {}
         words = f"<b>{escape(model.name)}</b>, seed {model.first.seed}, {len(log):,} steps. Thin: every step; thick: running mean."
         if "sr" in log:
             left = _left_floor(log, floor)
             words += (f" The dashed line is the <em>content-blind floor</em> ({floor:.4f}): what shuffle-rank reaches without looking at the video. "
                       f"On it nothing was learned, above it the slots were pulled together, below it the order was seen. {left}")  # fmt: skip
-        if any(str(column).startswith("weight_") for column in log):
+        if levels:
+            words += " Dashed: where a network is that tells nothing apart."
+        if any(str(column).startswith("weight_") and log[column].nunique() > 1 for column in log):
             words += " A term counts only while its weight, in the last panel, is above zero."
-        picture = page.draw(plots.loss_curves(log, floor=floor), f"loss curves of {model.name}")
+        picture = page.draw(plots.loss_curves(log, floor=floor, levels=levels), f"loss curves of {model.name}")
         shown_too = [str(column) for column in log if str(column).endswith(("_accuracy", "_cosine"))]
         if shown_too:
-            picture += page.draw(plots.loss_curves(log, terms=shown_too), f"diagnostics of {model.name}")
+            picture += page.draw(plots.loss_curves(log, terms=shown_too, levels=levels), f"diagnostics of {model.name}")
             words += " Below: how often the right answer came first" + (", and how alike the parts of one clip are (1: collapsed into one)." if any(c.endswith("_cosine") for c in shown_too) else ".")
         parts.append(plate(picture, words))
     if not parts:
@@ -852,12 +855,22 @@ def _plain(value: Any) -> str:
     return "–" if value is None or value == "" else str(value)
 
 
+def _cost_table(models: Sequence[Model]) -> str:
+    "What the training of each model's first run cost, where its result says so."
+    known = [(model.name, model.first.result.notes["cost"]) for model in models if model.first.result and "cost" in model.first.result.notes]
+    if not known:
+        return ""
+    titles = list(known[0][1])
+    rows = [[escape(name), *[f"{cost[title]:,.0f}" if cost[title] >= 100 else f"{cost[title]:.2g}" for title in titles]] for name, cost in known]
+    return "<h3>What training cost</h3>" + table(["", *[escape(title) for title in titles]], rows)
+
+
 def section_protocol(page: Page) -> str:
     "Everything that the numbers depend on: first what differs between the models, then what is the same."
     parts = ["<h3>The runs</h3>" + table(["", "seed", "steps", "measured at (UTC)", "folder"], [
         [escape(model.name), str(run.seed), f"{int(run.log['step'].max()):,}" if run.log is not None else "0",
          escape(run.result.created[:16].replace("T", " ")) if run.result else "–", f"<code>{escape(run.path)}</code>"]
-        for model in page.models for run in model.runs])]  # fmt: skip
+        for model in page.models for run in model.runs]), _cost_table(page.models)]  # fmt: skip
     facts = [_facts(model) for model in page.models]
     names = list(dict.fromkeys(name for own in facts for name in own))
     alike = {name: facts[0][name] for name in names if len({own.get(name) for own in facts}) == 1}

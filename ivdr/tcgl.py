@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
+import math
 from math import inf, pi, sqrt
 from typing import Literal
 
@@ -481,6 +482,9 @@ class TCGL(Method):
     ) -> None:
         super().__init__(backbone, snippet_views, 3 + sum(corruption_sizes(backbone.out_channels, sets)))
         self.view_names = ("snippet 1", "snippet 2", "snippet 3")
+        nodes = {"intra": sets, "inter": 3}
+        self.blind = {name: math.log(2 * n - 1) for name, n in nodes.items()} | {f"{name}_accuracy": 1 / (2 * n - 1) for name, n in nodes.items()}
+        self.blind |= {"order": math.log(6), "order_accuracy": 1 / 6}
         self.band, self.sets, self.tau, self.negatives, self.graph = band, sets, tau, negatives, graph
         self.edge_drop, self.feature_mask, self.edge_dropping, self.passes = edge_drop, feature_mask, edge_dropping, passes
         self.weights = {term: float((weights or {}).get(term, 1.0)) for term in TCGL_TERMS}

@@ -8,9 +8,9 @@ __all__ = ['TCLR_TERMS', 'Passes', 'PUBLISHED_BATCH', 'dense_instance', 'local_l
            'in_passes', 'tclr_diagnostics', 'tclr_vectors', 'TCLR']
 
 # %% ../nbs/09_tclr.ipynb #e12812cb
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import isfinite
 from typing import Literal, get_args
 
 import torch
@@ -290,7 +290,7 @@ def _check_weights(
     "Refuse unknown terms and impossible factors, and give 1 to the terms that were not named."
     given = {name: float(weight) for name, weight in (weights or {}).items()}
     full = dict.fromkeys(TCLR_TERMS, 1.0) | given
-    if set(full) != set(TCLR_TERMS) or not all(isfinite(w) and w >= 0 for w in full.values()) or not any(full.values()):
+    if set(full) != set(TCLR_TERMS) or not all(math.isfinite(w) and w >= 0 for w in full.values()) or not any(full.values()):
         raise ValueError(f"weights are {given}; accepted are numbers from 0 on for {', '.join(TCLR_TERMS)}, not all of them 0")
     return full
 
@@ -398,6 +398,8 @@ class TCLR(Method):
         self.terms = tuple(name for name in TCLR_TERMS if self.weights[name] > 0)
         self.reads = {vector for name in self.terms for vector in _READS[name]}
         self.head = TCLRHead(backbone.out_channels, dim)
+        self.view_names = tuple(f"{kind}{version}" for version in ("", ", again") for kind in ("sparse", *(f"dense {j + 1}" for j in range(n_dense))))
+        self.blind = {"ll": math.log(2 * n_dense - 1), "ll_accuracy": 1 / (2 * n_dense - 1), "gl": 4 * n_dense * math.log(n_dense), "gl_accuracy": 1 / n_dense}
 
     def check_clips(self, frames: int, size: int) -> None:
         timesteps = self.backbone.feature_shape(frames, size)[1]

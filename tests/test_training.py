@@ -107,8 +107,8 @@ def test_the_published_settings(recipe: str) -> None:
 def test_a_recipe_says_things_of_one_method_only(tmp_path: Path) -> None:
     plain, tclr, tcgl = (read_config("laptop", data="d", out="o", method=name) for name in ("simclr", "tclr", "tcgl"))
     assert "dilated" not in plain.backbone_options and tclr.backbone_options == plain.backbone_options | {"dilated": True}
-    assert (plain.clips.stride, tclr.clips.stride, tcgl.clips.stride) == (5, 5, 1)
-    assert read_config("laptop", data="d", out="o", method="tcgl", **{"clips.stride": 2}).clips.stride == 2, "the caller has the last word"
+    assert (plain.clips.stride, tclr.clips.stride, tcgl.clips.stride) == (5, 5, 2)
+    assert read_config("laptop", data="d", out="o", method="tcgl", **{"clips.stride": 3}).clips.stride == 3, "the caller has the last word"
     other = read_config("laptop", data="d", out="o", method="tclr", backbone="r3d")
     assert other.backbone_options == {"dilated": True}, "the width of the small network is not handed to another one"
     mine = tmp_path / "mine.yaml"
