@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['TASKS', 'COSTS', 'COLUMNS', 'Budget', 'EQUAL', 'protocol_of', 'progress_figures', 'inter_figures', 'intra_figures',
            'Cost', 'video_cost', 'cost', 'measure', 'method_name', 'headline', 'summary', 'Job', 'matched_epochs',
-           'plan_jobs', 'run_job', 'start_job', 'Comparison', 'compare', 'terms', 'story']
+           'plan_jobs', 'run_job', 'start_job', 'Comparison', 'compare', 'terms', 'story', 'leave_with']
 
 # %% ../nbs/18_compare.ipynb #63aa1507
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -327,6 +329,7 @@ def _is_done(
 def start_job(
     job: Job,  # to run in a process of its own
     command: str,  # to keep with the result
+    running: set["subprocess.Popen[bytes]"],  # holds the process while it runs
 ) -> Result:  # its figures
     "Run a job unless its result, by the same configuration, is already there; an error carries the last line that the process printed."
     result = job.run / "results" / "evaluation.json"
@@ -336,10 +339,13 @@ def start_job(
         write_config(job.config, spec)
         with job.log.open("w") as log:
             words = [sys.executable, "-m", "ivdr.compare", str(spec), json.dumps(asdict(job.protocol)), command]
-            done = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(job.config.threads or 1)})
-        if done.returncode:
+            process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(job.config.threads or 1)})
+            running.add(process)
+            process.wait()
+            running.discard(process)
+        if process.returncode:
             last = (job.log.read_text().strip().splitlines() or ["no output"])[-1]
-            raise RuntimeError(f"{job.run.name} ended with exit code {done.returncode}: {last} (all of it: {job.log})")
+            raise RuntimeError(f"{job.run.name} ended with exit code {process.returncode}: {last} (all of it: {job.log})")
     return load_result(result)
 
 # %% ../nbs/18_compare.ipynb #d5776c36
@@ -381,6 +387,28 @@ def _watch(
             time.sleep(0.5)
 
 # %% ../nbs/18_compare.ipynb #57346b73
+def _run_all(
+    queue: Sequence[Job],  # in the order in which they begin
+    command: str,  # to keep with the results
+    at_once: int | None,  # jobs at the same time; None: as many as there are cores
+    watch: Callable[[Mapping[Future[Result], Job]], None],  # returns when all have ended
+) -> tuple[dict[str, Result], dict[str, str]]:  # by run folder name: results, and reasons of failure
+    "Run every job; if this process is interrupted, begin no other and let those that run save where they are."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    running: set[subprocess.Popen[bytes]] = set()
+    with ThreadPoolExecutor(at_once or cores) as pool:
+        futures = {pool.submit(start_job, job, command, running): job for job in queue}
+        try:
+            watch(futures)
+        except BaseException:  # Ctrl-C above all
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(running):
+                process.terminate()
+            raise
+    found = {job.run.name: future.result() for future, job in futures.items() if future.exception() is None}
+    return found, {job.run.name: str(error) for future, job in futures.items() if (error := future.exception()) is not None}
+
+# %% ../nbs/18_compare.ipynb #3441cbf9
 def compare(
     data: Path | str,  # folder or manifest with a train and a test split
     methods: Sequence[str],  # keys of `METHODS`, and "untrained"
@@ -403,16 +431,7 @@ def compare(
     # the longest first, so that no core idles while the last one works
     queue = sorted(planned, key=lambda job: job.config.epochs * video_cost(job.config).flops if job.config.epochs else 0, reverse=True)
     steps = sum(job.config.epochs * steps_per_epoch(len(manifest.split(job.config.split)), job.config.batch_size) for job in queue)
-    found: dict[str, Result] = {}
-    failed: dict[str, str] = {}
-    with ThreadPoolExecutor(jobs or max(1, len(os.sched_getaffinity(0)))) as pool:
-        futures = {pool.submit(start_job, job, command): job for job in queue}
-        _watch(queue, futures, steps, progress)
-        for future, job in futures.items():
-            if future.exception() is None:
-                found[job.run.name] = future.result()
-            else:
-                failed[job.run.name] = str(future.exception())
+    found, failed = _run_all(queue, command, jobs, lambda futures: _watch(queue, futures, steps, progress))
     return _gather(planned, found, failed, out, budget)
 
 # %% ../nbs/18_compare.ipynb #be8febae
@@ -472,6 +491,17 @@ def story(
     return "\n".join(lines)
 
 # %% ../nbs/18_compare.ipynb #056eb0fa
+def leave_with(
+    parent: int,  # process whose end is waited for
+    every: float = 0.5,  # seconds between two looks
+) -> None:
+    "Once the parent process is gone, ask this one to stop as a scheduler would."
+    while os.getppid() == parent:
+        time.sleep(every)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+# %% ../nbs/18_compare.ipynb #9a2e7cf4
 # a notebook is `__main__` too, but has no module specification
 if __name__ == "__main__" and __spec__ is not None:
+    threading.Thread(target=leave_with, args=(os.getppid(),), daemon=True).start()
     run_job(read_config(sys.argv[1]), Protocol(**json.loads(sys.argv[2])), sys.argv[3])

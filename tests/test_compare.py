@@ -1,10 +1,16 @@
 """Measuring and comparing runs: what is measured, what a failing method costs, what is said of the figures."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from ivdr.compare import COLUMNS, Comparison, compare, cost, matched_epochs, video_cost, headline, inter_figures, intra_figures, measure, plan_jobs, progress_figures, protocol_of, story
@@ -163,3 +169,26 @@ def test_the_story_says_when_one_seed_cannot_carry_it() -> None:
     assert "one seed" in story(Comparison([], table(1), {}, {}))
     assert "2.0 standard deviations" in story(Comparison([], table(2), {}, {}))
     assert "FAILED moco-s0: why" in story(Comparison([], table(1), {}, {"moco-s0": "why"}))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_a_comparison_that_is_stopped_takes_its_jobs_along_and_goes_on_later(number: signal.Signals, videos: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "ivdr.cli", "compare", "--data", str(videos), "--methods", "simclr,moco", "--out", str(tmp_path / "out"), "--budget", "epochs",
+             *(f"--{key}={value}" for key, value in (TINY | {"epochs": 150}).items())]
+    with (tmp_path / "printed").open("w") as printed:
+        stopped = subprocess.Popen(words, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True)
+        started = time.monotonic()
+        while not all(log.is_file() and len(log.read_text().splitlines()) > 4 for log in (tmp_path / "out" / f"{name}-s0" / "log.csv" for name in ("simclr", "moco"))):
+            assert stopped.poll() is None and time.monotonic() - started < 200, (tmp_path / "printed").read_text()
+            time.sleep(0.05)
+        jobs = [child for child in psutil.Process(stopped.pid).children(recursive=True) if "ivdr.compare" in child.cmdline()]
+        os.kill(stopped.pid, number)
+        code = stopped.wait(120)
+    assert len(jobs) == 2 and code == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    assert not psutil.wait_procs(jobs, timeout=60)[1], "a job outlives its comparison"
+    steps = {name: len(pd.read_csv(tmp_path / "out" / f"{name}-s0" / "log.csv")) for name in ("simclr", "moco")}
+    assert max(steps.values()) < 300, "it was stopped too late to show anything"
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    for name, before in steps.items():
+        log = pd.read_csv(tmp_path / "out" / f"{name}-s0" / "log.csv")
+        assert log["step"].tolist() == list(range(1, len(log) + 1)) and len(log) > before
