@@ -322,7 +322,7 @@ def _measuring_verbs(verbs: Any) -> None:
     p.add_argument("--data", help="where the videos lie now, if not where they were measured")
     _verb(verbs, "doctor", command_doctor, "ivdr doctor")
 
-
+# %% ../nbs/20_cli.ipynb #c68a727c
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `ivdr` command."
     from ivdr import __version__

@@ -325,7 +325,7 @@ def _is_done(
     "Whether a job's figures are there, made by this configuration and this protocol."
     return result.is_file() and spec.is_file() and read_config(str(spec)) == job.config and load_result(result).protocol == job.protocol
 
-
+# %% ../nbs/18_compare.ipynb #9df725cf
 def start_job(
     job: Job,  # to run in a process of its own
     command: str,  # to keep with the result

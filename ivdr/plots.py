@@ -365,7 +365,7 @@ TERM_NAMES = LOSS_NAMES | {
     "order_accuracy": "order found",
 }
 
-
+# %% ../nbs/14_plots.ipynb #7ed1c735
 def smooth(
     values: NDArray[Any],  # one value a step; gaps (NaN) are carried over
     steps: float,  # time constant of the average, in steps
@@ -418,8 +418,7 @@ def loss_curves(
     if not runs or any("step" not in log or not len(log) for log in runs.values()):
         raise ValueError("each log needs at least one row and a column 'step'")
     drawn = list(terms or dict.fromkeys(term for log in runs.values() for term in loss_terms(log)))
-    if len(drawn) == 2 and drawn[0] == "loss":
-        drawn = drawn[1:]  # with a single term the total is the same curve again
+    drawn = drawn[1:] if len(drawn) == 2 and drawn[0] == "loss" else drawn  # the total of a single term is the same curve again
     weights = {name: [c for c in log.columns if c.startswith("weight_") and not terms] for name, log in runs.items()}
     has_weights = any(log[columns].nunique().max() > 1 for log, columns in zip(runs.values(), weights.values()) if columns)
     panels = len(drawn) + has_weights

@@ -547,7 +547,7 @@ def section_losses(page: Page) -> str:
         raise LeftOut("no run has a log.csv with losses (an untrained network has none)")
     return "".join(parts)
 
-
+# %% ../nbs/17_report.ipynb #b36ead20
 def _left_floor(log: pd.DataFrame, floor: float, margin: float = 0.9) -> str:
     "When shuffle-rank left its floor, as a sentence."
     read = log.loc[log["sr"].notna(), ["step", "sr"]]
@@ -864,7 +864,7 @@ def _cost_table(models: Sequence[Model]) -> str:
     rows = [[escape(name), *[f"{cost[title]:,.0f}" if cost[title] >= 100 else f"{cost[title]:.2g}" for title in titles]] for name, cost in known]
     return "<h3>What training cost</h3>" + table(["", *[escape(title) for title in titles]], rows)
 
-
+# %% ../nbs/17_report.ipynb #be19d2ab
 def section_protocol(page: Page) -> str:
     "Everything that the numbers depend on: first what differs between the models, then what is the same."
     parts = ["<h3>The runs</h3>" + table(["", "seed", "steps", "measured at (UTC)", "folder"], [

@@ -461,6 +461,11 @@ def check_sets(
 # %% ../nbs/10_tcgl.ipynb #797743ff
 TCGL_TERMS = ("intra", "inter", "order")
 
+
+def _chances(**choices: int) -> dict[str, float]:
+    "Cross-entropy and accuracy of guessing, by term, from the number of answers to choose from."
+    return {term: math.log(n) for term, n in choices.items()} | {f"{term}_accuracy": 1 / n for term, n in choices.items()}
+
 # %% ../nbs/10_tcgl.ipynb #83e72a4e
 class TCGL(Method):
     "Motion-enhanced snippets and frame sets as nodes of small graphs: contrast corrupted graphs, say the order; TCGL (Liu et al., 2022)."
@@ -482,9 +487,7 @@ class TCGL(Method):
     ) -> None:
         super().__init__(backbone, snippet_views, 3 + sum(corruption_sizes(backbone.out_channels, sets)))
         self.view_names = ("snippet 1", "snippet 2", "snippet 3")
-        nodes = {"intra": sets, "inter": 3}
-        self.blind = {name: math.log(2 * n - 1) for name, n in nodes.items()} | {f"{name}_accuracy": 1 / (2 * n - 1) for name, n in nodes.items()}
-        self.blind |= {"order": math.log(6), "order_accuracy": 1 / 6}
+        self.blind = _chances(intra=2 * sets - 1, inter=5, order=6)
         self.band, self.sets, self.tau, self.negatives, self.graph = band, sets, tau, negatives, graph
         self.edge_drop, self.feature_mask, self.edge_dropping, self.passes = edge_drop, feature_mask, edge_dropping, passes
         self.weights = {term: float((weights or {}).get(term, 1.0)) for term in TCGL_TERMS}

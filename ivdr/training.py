@@ -214,7 +214,7 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
         raise ValueError(f"recipe {recipe} must hold keys and values, found {type(values).__name__}")
     return _flat(values)
 
-
+# %% ../nbs/11_training.ipynb #51f39e6e
 def _for_method(
     own: dict[str, Any],  # dotted keys of a recipe
     method: str,  # that will be trained
@@ -231,7 +231,7 @@ def _for_method(
     section = f"{_BY_METHOD}{method}."
     return common | {key.removeprefix(section): value for key, value in own.items() if key.startswith(section)}
 
-
+# %% ../nbs/11_training.ipynb #746a93b6
 def _refuse_unknown(keys: list[str], source: str) -> None:
     "Name the first key that no configuration has, the nearest one that exists, and all that are accepted."
     accepted = config_keys()
