@@ -12,3 +12,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    "The lessons first: one after the other in one process, they take longest, and the rest runs beside them."
+    items.sort(key=lambda item: item.path.name != "test_lessons.py")

@@ -123,8 +123,17 @@ def test_weights_appear_only_where_there_is_something_to_weigh():
     log = pd.DataFrame({"step": range(9), "loss": 1.0, "clip": 1.0, "weight_clip": 1.0})
     titles = [a.get_title(loc="left") for a in plots.loss_curves(log).axes]
     assert titles == ["clip contrast"]
-    titles = [a.get_title(loc="left") for a in plots.loss_curves(log.assign(sr=0.6, weight_sr=1.0)).axes]
+    constant = log.assign(sr=0.6, weight_sr=40.0)
+    assert not any(a.get_title(loc="left").startswith("weight") for a in plots.loss_curves(constant).axes), "weights that never change say nothing over time"
+    titles = [a.get_title(loc="left") for a in plots.loss_curves(constant.assign(weight_clip=np.linspace(0, 1, 9))).axes]
     assert titles[-1].startswith("weight")
+
+
+def test_levels_of_a_network_that_tells_nothing_apart_are_drawn_where_they_belong():
+    log = pd.DataFrame({"step": range(9), "loss": 1.0, "ll": 2.0, "gl": 20.0})
+    panels = {a.get_title(loc="left"): a for a in plots.loss_curves(log, levels={"ll": 1.95}).axes}
+    dashed = {title: [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"] for title, axes in panels.items()}
+    assert dashed == {"total loss": [], "local-local": [1.95], "global-local": []}
 
 
 def test_smooth_equals_its_slow_form():
