@@ -55,10 +55,10 @@ def _scan_kinds(args: argparse.Namespace) -> dict[str, Callable[[str], Any]]:
     "What can be scanned, and how."
     from ivdr import datasets
     options = {"partial": args.partial, "workers": args.workers}
-    tables = args.annotations or args.splits
+    tables, split = args.annotations or args.splits, 1 if args.split is None else args.split
     return {"folder": lambda folder: datasets.scan(folder, workers=args.workers),
-            "ucf101": lambda folder: datasets.scan_ucf101(folder, args.splits, args.split or 1, **options),
-            "hmdb51": lambda folder: datasets.scan_hmdb51(folder, args.splits, args.split or 1, **options),
+            "ucf101": lambda folder: datasets.scan_ucf101(folder, args.splits, split, **options),
+            "hmdb51": lambda folder: datasets.scan_hmdb51(folder, args.splits, split, **options),
             "kinetics": lambda folder: datasets.scan_kinetics(folder, tables, **options)}
 
 
@@ -68,7 +68,7 @@ def _scan_what(args: argparse.Namespace, kinds: Sequence[str]) -> tuple[str, str
         raise ValueError(f"'{' '.join(args.what)}' is not a kind of data set and a folder; kinds are {', '.join(kinds)}")
     kind = args.what[0] if len(args.what) == 2 else "folder"
     takes = {"folder": set(), "kinetics": {"splits", "annotations", "partial"}}.get(kind, {"splits", "split", "partial"})
-    given = {name for name in ("splits", "split", "annotations", "partial") if getattr(args, name)}
+    given = {name for name in ("splits", "split", "annotations", "partial") if getattr(args, name) not in (None, False)}
     if given - takes:
         raise ValueError(f"--{min(given - takes)} does not go with {kind}" + ("; say which data set it is, e.g. ivdr scan ucf101 DIR" if kind == "folder" else ""))
     if kind != "folder" and not given & {"splits", "annotations"}:

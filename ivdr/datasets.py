@@ -459,16 +459,19 @@ def _listed_once(
     rows: Iterable[tuple[str, ...]],  # path, label, group, split, key of each line
     name: str,  # of the data set
 ) -> pd.DataFrame:  # the members of a `Listing`
-    "Rows as a table; a video that is listed twice is refused when the two disagree."
+    "Rows as a table. A video listed twice in different ways is left out with a warning; many of these are refused."
     table = pd.DataFrame(list(rows), columns=["path", "label", "group", "split", "key"], dtype=object).drop_duplicates()
     if table.empty:
         raise ValueError(f"the lists of {name} name no video")
-    twice = table[table["key"].duplicated(keep=False)]
-    if len(twice):
-        of = twice[twice["key"] == twice["key"].iloc[0]]
-        places = " and ".join(f"{label} ({split})" for label, split in zip(of["label"], of["split"], strict=True))
-        raise ValueError(f"the lists of {name} contradict themselves: {of['path'].iloc[0]} is {places}; {twice['key'].nunique()} videos like this. "
-                         "Were lists of different versions mixed?")
+    twice = table["key"].duplicated(keep=False)
+    if twice.any():
+        odd, many = table[twice].sort_values("key"), table["key"][twice].nunique()
+        places = " and ".join(f"{label} ({split})" for label, split in odd[odd["key"] == odd["key"].iloc[0]][["label", "split"]].itertuples(index=False))
+        message = f"{many} videos stand in the lists of {name} in two ways, e.g. {odd['path'].iloc[0]} as {places}"
+        if many > 0.01 * len(table):
+            raise ValueError(f"{message}; were lists of different versions mixed?")
+        logger.warning("%s; they are left out", message)
+        table = table[~twice]
     return table.reset_index(drop=True)
 
 # %% ../nbs/03_datasets.ipynb #480900ba
@@ -757,12 +760,11 @@ def scan_listing(
     paths, closed = _walk(folder)
     chosen, extra = _match(listing, paths)
     _check_tree(folder, listing, chosen, paths, partial)
-    members = listing.members
-    there = members["key"].isin(set(chosen))
-    table = members[there].assign(path=[chosen[key] for key in members["key"][there]]).drop(columns="key").sort_values("path")
-    text = table["path"].map(_is_text).astype(bool)
-    closed += [(_printable(path), "its name is not UTF-8; rename it") for path in table["path"][~text]]
-    manifest, unreadable = _read_all(folder, table[text], closed, workers, progress)
+    members, named = listing.members, {key: path for key, path in chosen.items() if _is_text(path)}
+    there, usable = members["key"].isin(set(chosen)), members["key"].isin(set(named))
+    table = members[usable].assign(path=[named[key] for key in members["key"][usable]]).drop(columns="key").sort_values("path")
+    closed += [(_printable(path), "its name is not UTF-8; rename it") for key, path in chosen.items() if key not in named]
+    manifest, unreadable = _read_all(folder, table, closed, workers, progress)
     if not len(manifest):
         raise ValueError(f"none of {len(chosen)} videos of {listing.name} in {folder} can be read; {unreadable['path'][0]}: {unreadable['reason'][0]}. "
                          f"If the download broke off, get it again; then {listing.unpack}")
