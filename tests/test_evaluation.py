@@ -240,7 +240,8 @@ def test_protocols() -> None:
     assert (published.n_clips, published.clip_len, published.stride, published.size, published.frame_size) == (10, 16, 4, 112, (128, 171))
     assert published.centring == "own" and published.ks == (1, 5, 10, 20, 50)
     assert published.replace(centring="none", ks=[1]) == Protocol("iivdr", ks=(1,))
-    for change in ({"n_clips": 0}, {"centring": "test"}, {"ks": ()}, {"ks": (0,)}, {"size": 129}, {"pooling": "max"}, {"frame_size": (1, 2, 3)}):
+    for change in ({"n_clips": 0}, {"centring": "test"}, {"ks": ()}, {"ks": (0,)}, {"size": 129}, {"pooling": "median"}, {"frame_size": (1, 2, 3)},
+                   {"placement": "middle"}, {"pool_window": (1, 2, 2)}, {"pooling": "max", "pool_window": (1, 2)}, {"pooling": "max", "pool_window": (0, 2, 2)}):
         with pytest.raises(ValueError, match="protocol 'iivdr'"):
             published.replace(**change)
     with pytest.raises(ValueError, match="no field 'clips'; it has name, n_clips"):
