@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONFIG_HELP', 'SCAN_HELP', 'COMPARE_HELP', 'dotted_options', 'command_render', 'command_scan', 'command_pretrain',
-           'command_evaluate', 'command_compare', 'command_report', 'command_demo', 'command_bench', 'check_versions',
-           'check_decoder', 'check_bf16', 'check_gpu', 'check_disk', 'command_doctor', 'make_parser', 'main']
+           'command_evaluate', 'command_features', 'command_compare', 'command_report', 'command_demo', 'command_bench',
+           'check_versions', 'check_decoder', 'check_bf16', 'check_gpu', 'check_disk', 'command_doctor', 'make_parser',
+           'main']
 
 # %% ../nbs/20_cli.ipynb #1d11c50a
 import argparse
@@ -121,6 +122,20 @@ def command_evaluate(args: argparse.Namespace) -> None:
     _say(summary(result), "", f"result: {out}", f"next:   ivdr report {shlex.quote(str(run))} --out report.html")
 
 
+def command_features(args: argparse.Namespace) -> None:
+    "Write the features of a run as files, for data sets whose features memory cannot hold."
+    from ivdr.compare import protocol_of
+    from ivdr.datasets import open_manifest
+    from ivdr.evaluation import write_features
+    from ivdr.training import load_run
+    method, config = load_run(args.run, args.device)
+    manifest, how, out = open_manifest(args.data), protocol_of(config, args.protocol), Path(args.out)
+    splits = args.splits.split(",") if args.splits else sorted(set(manifest.table["split"]))
+    for split in splits:
+        files = write_features(method.encoder, manifest.split(split), how, out / split, dtype=args.dtype, device=args.device, workers=args.workers)
+        _say(f"{split}: {len(files)} videos, {how.n_clips} clips each, protocol '{how.name}': {out / split}")
+
+# %% ../nbs/20_cli.ipynb #7b504ee5
 def command_compare(args: argparse.Namespace) -> None:
     "Train several methods under one budget, measure them by one protocol, and put them into one table."
     from ivdr.compare import compare
@@ -162,8 +177,11 @@ def command_demo(args: argparse.Namespace) -> None:
 # %% ../nbs/20_cli.ipynb #cd0d1221
 def command_bench(args: argparse.Namespace) -> None:
     "Time the fast form of a computation against the plain one."
-    from ivdr.bench import bench_losses
-    table = bench_losses(args.batch_size)
+    from ivdr.bench import bench_losses, bench_retrieval
+    if args.what == "losses":
+        table = bench_losses(args.batch_size)
+    else:
+        table = bench_retrieval(args.queries, args.gallery)
     _say(table.text)
     if args.json:
         _say(table.json)
@@ -342,6 +360,24 @@ def _measuring_verbs(verbs: Any) -> None:
     p.add_argument("--out", help="result file; RUN/results/evaluation.json if not given")
     p.add_argument("--device", default="cpu", help="cpu or cuda")
     p.add_argument("--workers", type=int, default=0, help="loader processes")
+    p = _verb(verbs, "features", command_features, "ivdr features runs/iivdr --data manifest.csv --out features --protocol recommended")
+    p.add_argument("run", help="run folder")
+    p.add_argument("--data", required=True, help="folder of videos, or a manifest")
+    p.add_argument("--out", required=True, help="folder to write, one folder a split in it; what is complete there is kept")
+    p.add_argument("--protocol", help="a named protocol; if not given, the run's own clip length, stride and size")
+    p.add_argument("--splits", help="separated by commas; all if not given")
+    p.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="of the clips' features")
+    p.add_argument("--device", default="cpu", help="cpu or cuda")
+    p.add_argument("--workers", type=int, default=0, help="loader processes")
+    p = _verb(verbs, "report", command_report, "ivdr report runs/simclr runs/iivdr --out report.html")
+    p.add_argument("runs", nargs="+", metavar="RUN", help="run folders that were evaluated")
+    p.add_argument("--out", default="report.html", help="page to write")
+    p.add_argument("--data", help="where the videos lie now, if not where they were measured")
+    _verb(verbs, "doctor", command_doctor, "ivdr doctor")
+
+# %% ../nbs/20_cli.ipynb #c68a727c
+def _comparing_verbs(verbs: Any) -> None:
+    "Verbs that line several things up."
     p = _verb(verbs, "compare", command_compare, "ivdr compare --data data_samples --methods simclr,moco,iivdr,iivdr-moco,tclr,tcgl --out comparison",
               more=COMPARE_HELP + CONFIG_HELP, free=True)
     p.add_argument("--data", required=True, help="folder of videos with a train and a test part, or a manifest")
@@ -356,16 +392,13 @@ def _measuring_verbs(verbs: Any) -> None:
     p.add_argument("--protocol", help="a named protocol to measure by; if not given, the recipe's own clips")
     p.add_argument("--jobs", type=int, help="runs at the same time, one core each; as many as there are cores if not given")
     p = _verb(verbs, "bench", command_bench, "ivdr bench losses --json")
-    p.add_argument("what", choices=["losses"], help="what to time")
-    p.add_argument("--batch-size", type=int, dest="batch_size", default=40, help="videos of a batch")
+    p.add_argument("what", choices=["losses", "retrieval"], help="what to time")
+    p.add_argument("--batch-size", type=int, dest="batch_size", default=40, help="losses: videos of a batch")
+    p.add_argument("--queries", type=int, default=20_000, help="retrieval: vectors that ask; Kinetics' validation set")
+    p.add_argument("--gallery", type=int, default=240_000, help="retrieval: vectors that are searched; Kinetics' training set")
     p.add_argument("--json", action="store_true", help="print one JSON line last")
-    p = _verb(verbs, "report", command_report, "ivdr report runs/simclr runs/iivdr --out report.html")
-    p.add_argument("runs", nargs="+", metavar="RUN", help="run folders that were evaluated")
-    p.add_argument("--out", default="report.html", help="page to write")
-    p.add_argument("--data", help="where the videos lie now, if not where they were measured")
-    _verb(verbs, "doctor", command_doctor, "ivdr doctor")
 
-# %% ../nbs/20_cli.ipynb #c68a727c
+# %% ../nbs/20_cli.ipynb #192fe8ed
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `ivdr` command."
     from ivdr import __version__
@@ -374,7 +407,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ivdr {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (_training_verbs, _measuring_verbs, _data_verbs):
+    for add in (_training_verbs, _measuring_verbs, _comparing_verbs, _data_verbs):
         add(verbs)
     return parser
 

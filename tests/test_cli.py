@@ -11,7 +11,7 @@ from ivdr.cli import dotted_options, main
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "realdata"
-VERBS = ("demo", "render", "scan", "pretrain", "evaluate", "compare", "bench", "report", "doctor")
+VERBS = ("demo", "render", "scan", "pretrain", "evaluate", "features", "compare", "bench", "report", "doctor")
 
 
 def ivdr(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -71,6 +71,9 @@ def trained(videos: Path) -> Path:
     (["compare", "--data", "VIDEOS", "--methods", "tclr", "--out", "c", "--backbone_options.dilated", "false"], "dilated"),
     (["compare", "--data", "no/such/folder", "--methods", "tclr", "--out", "c"], "no/such/folder"),
     (["bench", "losses", "--batch-size", "1"], "batch_size is 1"),
+    (["bench", "retrieval", "--queries", "0"], "queries is 0"),
+    (["features", "RUN", "--data", "VIDEOS", "--out", "f", "--protocol", "mine"], "mine"),
+    (["features", "no/such/run", "--data", "VIDEOS", "--out", "f"], "no/such/run"),
     (["evaluate", "RUN", "--data", "VIDEOS", "--tasks", "juggling"], "juggling"),
     (["evaluate", "RUN", "--data", "VIDEOS", "--protocol", "mine"], "mine"),
 ])
@@ -120,6 +123,20 @@ def test_real_videos_from_scan_to_report(name: str, tmp_path: Path) -> None:
                  "--batch-size", "9", "--workers", "0"]) == 0
     assert main(["evaluate", str(run), "--data", str(manifest)]) == 0
     assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+
+
+def test_features_become_files_that_are_kept(videos: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["features", str(trained), "--data", str(videos), "--out", str(tmp_path / "features"), "--dtype", "float16"]
+    assert main(words) == 0
+    files = sorted((tmp_path / "features").rglob("*.npy"))
+    stamps = [file.stat().st_mtime_ns for file in files]
+    assert {file.parent.name for file in files} == {"train", "test"} and "10 clips each" in capsys.readouterr().out
+    assert main(words) == 0 and [file.stat().st_mtime_ns for file in files] == stamps, "what is complete is not made again"
+
+
+def test_bench_of_retrieval_says_its_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "retrieval", "--queries", "300", "--gallery", "900", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["bench"] == "retrieval"
 
 
 def test_bench_ends_with_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
