@@ -132,7 +132,7 @@ def _in_turns(
         taken[form] += 1e3 * (time.perf_counter() - start)
     return Timing(name, taken[fast], taken[plain])
 
-
+# %% ../nbs/19_bench.ipynb #911699eb
 def bench_retrieval(
     queries: int = 20_000,  # rows that ask; Kinetics-400's validation set
     gallery: int = 240_000,  # rows that are ranked; its training set
