@@ -530,11 +530,12 @@ def _pair_cosines(
     numbers: Tensor,  # int64 (Q, m): with which gallery items to compare
     device: torch.device,  # where to compute
 ) -> Tensor:  # float64 (Q, m)
-    m, found = numbers.shape[1], []
+    m = numbers.shape[1]
+    found = torch.empty(numbers.shape, dtype=torch.float64, device=device)  # small pieces kept between large ones would scatter the heap
     for rows in _blocks(len(numbers), max(1, _at_most(2**18, gallery) // (4 * m))):
         asked, stored = query.take(rows, device), gallery.take(numbers[rows].flatten().cpu(), device)
-        found.append((unit(stored).view(-1, m, gallery.width) @ unit(asked)[:, :, None])[:, :, 0])
-    return torch.cat(found)
+        found[rows] = (unit(stored).view(-1, m, gallery.width) @ unit(asked)[:, :, None])[:, :, 0]
+    return found
 
 
 def _exact_nearest(
