@@ -40,17 +40,16 @@ def time_pair(
     fast: Callable[[], object],  # one form
     plain: Callable[[], object],  # the other
     rounds: int = 9,  # turns of each
-    warm_up: bool = True,  # let each run once before it counts; False where that was done on something smaller
 ) -> Timing:
     "Time two forms of one computation, turn by turn."
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; it must be at least 1")
     taken: tuple[list[float], list[float]] = ([], [])
-    for turn in range(not warm_up, rounds + 1):
+    for turn in range(rounds + 1):
         for form, times in zip((fast, plain), taken, strict=True):
             start = time.perf_counter()
             form()
-            if turn:  # turn 0 warms up
+            if turn:  # the first turn warms up
                 times.append(1e3 * (time.perf_counter() - start))
     return Timing(name, *(statistics.median(times) for times in taken))
 
@@ -117,32 +116,46 @@ def _peak_gigabytes() -> float:
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
 
 
+def _in_turns(
+    name: str,  # what is computed
+    fast: Callable[[slice], object],  # one form, on some of the rows
+    plain: Callable[[slice], object],  # the other
+    rows: int,  # of which both do all, at least 2
+) -> Timing:
+    "Time two forms on all rows, half by half and the second half in the opposite order, so that a machine that changes speed does so for both."
+    halves, taken = (slice(0, rows // 2), slice(rows // 2, rows)), {fast: 0.0, plain: 0.0}
+    for form in (fast, plain):
+        form(slice(0, min(rows, 64)))  # warms up
+    for form, half in ((fast, halves[0]), (plain, halves[0]), (plain, halves[1]), (fast, halves[1])):
+        start = time.perf_counter()
+        form(half)
+        taken[form] += 1e3 * (time.perf_counter() - start)
+    return Timing(name, taken[fast], taken[plain])
+
+# %% ../nbs/19_bench.ipynb #911699eb
 def bench_retrieval(
     queries: int = 20_000,  # rows that ask; Kinetics-400's validation set
     gallery: int = 240_000,  # rows that are ranked; its training set
     dim: int = 512,  # numbers a row
     k: int = 50,  # neighbours a query
-    rounds: int = 1,  # turns of each form; one takes minutes at the full size
     device: str = "cpu",  # where to compute
 ) -> Bench:
     "Nearest neighbours in blocks against one plain matrix product of the same size, thrown away as it is made; and the peak of memory."
-    if min(queries, gallery, dim, rounds) < 1 or not 1 <= k <= gallery:
-        raise ValueError(f"queries is {queries}, gallery {gallery}, dim {dim}, rounds {rounds}, k {k}; all have to be at least 1, and k at most the gallery")
+    if min(queries - 1, gallery, dim) < 1 or not 1 <= k <= gallery:
+        raise ValueError(f"queries is {queries}, gallery {gallery}, dim {dim}, k {k}; accepted are at least 2, 1, 1, and 1 to the gallery")
     random = np.random.default_rng(0)
     asked, stored = (random.standard_normal((rows, dim), dtype=np.float32) for rows in (queries, gallery))
 
-    def search(rows: int) -> None:
-        nearest(asked[:rows], stored, k, device)
+    def search(rows: slice) -> None:
+        nearest(asked[rows], stored, k, device)
 
-    def product(rows: int) -> None:
+    def product(rows: slice) -> None:
         right, height = torch.from_numpy(stored).to(device).T, max(1, 2**26 // gallery)
-        buffer = torch.empty(min(height, rows), gallery, device=device)
-        for left in torch.split(torch.from_numpy(asked[:rows]).to(device), height):
+        buffer = torch.empty(min(height, queries), gallery, device=device)
+        for left in torch.split(torch.from_numpy(asked[rows]).to(device), height):
             torch.mm(left, right, out=buffer[: len(left)])
         buffer[0, 0].item()  # a device answers when it is done
 
-    for form in (search, product):
-        form(min(queries, 256))
-    timing = time_pair("all queries", lambda: search(queries), lambda: product(queries), rounds, warm_up=False)
+    timing = _in_turns("all queries", search, product, queries)
     setting = {"queries": queries, "gallery": gallery, "dim": dim, "k": k, "threads": torch.get_num_threads()}
     return Bench("retrieval", setting, (timing,), ("nearest neighbours", "in blocks", "product alone"), {"peak GB": _peak_gigabytes()})

@@ -91,24 +91,20 @@ class Protocol:
     source: str = dataclasses.field(default="", compare=False)  # whose protocol it is, and what has to be known about it
 
     def __post_init__(self) -> None:
-        for field in ("frame_size", "ks", "pool_window"):
-            value = getattr(self, field)
+        for field, value in (("frame_size", self.frame_size), ("ks", self.ks), ("pool_window", self.pool_window)):
             object.__setattr__(self, field, None if value is None else tuple(value))
-        for demand, met in _demands(self).items():
-            if not met:
-                raise ValueError(f"protocol {self.name!r}: {demand}; given is {self}")
+        _check_protocol(self)
 
     def replace(self, **changes: Any) -> "Protocol":
         "The same protocol with some fields changed, by name."
-        known = [field.name for field in dataclasses.fields(self)]
-        if unknown := [key for key in changes if key not in known]:
-            raise ValueError(f"a protocol has no field {unknown[0]!r}; it has {', '.join(known)}")
+        if unknown := changes.keys() - self.__dataclass_fields__.keys():
+            raise ValueError(f"a protocol has no field {min(unknown)!r}; it has {', '.join(self.__dataclass_fields__)}")
         return dataclasses.replace(self, **changes)
 
     def differences(self, other: "Protocol") -> dict[str, tuple[Any, Any]]:
-        "The fields in which two protocols differ, each with both values; what they are called is none."
-        fields = [field.name for field in dataclasses.fields(self) if field.name != "name" and field.compare]
-        return {name: (getattr(self, name), getattr(other, name)) for name in fields if getattr(self, name) != getattr(other, name)}
+        "The fields in which two protocols differ, each with both values; name and source are none."
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__.keys() - {"name", "source"}}
+        return {name: pairs[name] for name in self.__dataclass_fields__ if name in pairs and pairs[name][0] != pairs[name][1]}
 
     @property
     def views(self) -> ViewRule:
@@ -116,10 +112,10 @@ class Protocol:
         return SpacedViews(self.n_clips) if self.placement == "tclr" else UniformViews(self.n_clips)
 
 # %% ../nbs/12_evaluation.ipynb #23ce665e
-def _demands(
+def _check_protocol(
     p: Protocol,  # as given
-) -> dict[str, bool]:  # what every protocol has to fulfil, and whether this one does
-    return {
+) -> None:
+    demands = {
         "n_clips, clip_len, stride and size have to be at least 1": min(p.n_clips, p.clip_len, p.stride, p.size) >= 1,
         "frame_size is (height, width) and has to hold the crop": len(p.frame_size) == 2 and min(p.frame_size) >= p.size,
         f"centring has to be one of {get_args(Centring)}": p.centring in get_args(Centring),
@@ -129,10 +125,14 @@ def _demands(
         "pool_window has to be three numbers from 1 up": p.pool_window is None or len(p.pool_window) == 3 and min(p.pool_window) >= 1,
         "ks has to list numbers from 1 up": len(p.ks) > 0 and min(p.ks) >= 1,
     }
+    for demand, met in demands.items():
+        if not met:
+            raise ValueError(f"protocol {p.name!r}: {demand}; given is {p}")
 
 # %% ../nbs/12_evaluation.ipynb #68d2c734
 _IIVDR, _TCLR, _TCGL = "IIVDR (Zhang et al., 2021), released code", "TCLR (Dave et al., 2022), released code", "TCGL (Liu et al., 2022), released code"
 
+# those of the papers' released code, one to recommend, and a small one
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (
     Protocol("iivdr", centring="own", source=f"{_IIVDR}: retrieval; transductive, as the queries are centred by the mean of all queries"),
     Protocol("iivdr-test", stride=2, source=f"{_IIVDR}: test of a classifier, mean of the clips' probabilities"),
@@ -142,7 +142,6 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (
     Protocol("recommended", centring="gallery", source="ours: IIVDR's clips, centred by the gallery alone, so that no query depends on another"),
     Protocol("laptop", clip_len=8, size=32, frame_size=(37, 49), source="ours: small frames, for a processor without help"),
 )}
-"Named protocols: those of the papers' released code, one to recommend, and a small one."
 
 # %% ../nbs/12_evaluation.ipynb #0dab4bae
 def pool_clips(
@@ -390,10 +389,6 @@ class _Vectors:
         "d, the length of a vector."
         return int(self.features.shape[-1])
 
-    def at_most(self, rows: int) -> int:
-        "So many rows, or as many as 128 MiB hold before they are averaged over clips."
-        return max(1, min(rows, 2**24 // math.prod(self.features.shape[1:])))
-
     def take(
         self,
         rows: slice | Tensor,  # int64 numbers of videos on the CPU
@@ -404,12 +399,19 @@ class _Vectors:
         else:
             given = self.features[rows if isinstance(rows, slice) else rows.numpy()]
             block = torch.from_numpy(np.array(given, dtype=np.float64 if given.dtype.kind in "iub" else None)).to(device).double()
-        if not torch.isfinite(block).all():
+        # a sum is the quick question, and wrong only where finite numbers add up to infinity
+        if not math.isfinite(block.sum()) and not torch.isfinite(block).all():
             raise ValueError(f"{self.name} features hold values that are not finite")
         block = block.mean(1) if block.ndim == 3 else block
         return block if self.origin is None else block - self.origin.to(device)
 
 # %% ../nbs/12_evaluation.ipynb #aa45d627
+def _at_most(
+    rows: int,  # wanted at a time
+    vectors: _Vectors,  # of which
+) -> int:  # so many, or as many as 128 MiB hold before they are averaged over clips
+    return max(1, min(rows, 2**24 // math.prod(vectors.features.shape[1:])))
+
 def _blocks(
     n: int,  # rows
     size: int,  # rows a block
@@ -419,7 +421,7 @@ def _blocks(
 def _mean(
     vectors: _Vectors,  # N of them
 ) -> Tensor:  # float64 (d,)
-    return sum((vectors.take(rows, torch.device("cpu")).sum(0) for rows in _blocks(len(vectors), vectors.at_most(4096))), torch.zeros(())) / len(vectors)
+    return sum((vectors.take(rows, torch.device("cpu")).sum(0) for rows in _blocks(len(vectors), _at_most(4096, vectors))), torch.zeros(())) / len(vectors)
 
 def _matrix(
     features: Array | Rows,  # (N, d), or (N, M, d): then the mean over M is taken
@@ -505,15 +507,18 @@ def _candidates(
     device: torch.device,  # where to compute
     block: int,  # cosines at a time
 ) -> tuple[Tensor, Tensor]:  # the largest cosines in single precision, descending, and their gallery numbers, (Q, kept)
-    asked = torch.cat([unit(query.take(rows, device)).float() for rows in _blocks(len(query), query.at_most(4096))])
+    asked = torch.cat([unit(query.take(rows, device)).float() for rows in _blocks(len(query), _at_most(4096, query))])
     best = torch.full((len(query), kept), -torch.inf, device=device)
     number = torch.zeros(len(query), kept, dtype=torch.int64, device=device)
     height = min(len(query), 1024, math.isqrt(block))
+    width = min(len(gallery), _at_most(block // height, gallery))
+    buffer = torch.empty(height * width, device=device)  # one for all blocks: fresh memory costs as much as filling it
     with _single_precision(asked):
-        for columns in _blocks(len(gallery), gallery.at_most(block // height)):
+        for columns in _blocks(len(gallery), width):
             stored = unit(gallery.take(columns, device)).float()
             for rows in _blocks(len(query), height):
-                values, place = _top(asked[rows] @ stored.T, kept)
+                shape = rows.stop - rows.start, len(stored)
+                values, place = _top(torch.mm(asked[rows], stored.T, out=buffer[: math.prod(shape)].view(shape)), kept)
                 values, pick = torch.cat([best[rows], values], 1).topk(kept, dim=1)
                 best[rows], number[rows] = values, torch.cat([number[rows], place + columns.start], 1).gather(1, pick)
     return best, number
@@ -525,11 +530,12 @@ def _pair_cosines(
     numbers: Tensor,  # int64 (Q, m): with which gallery items to compare
     device: torch.device,  # where to compute
 ) -> Tensor:  # float64 (Q, m)
-    m, found = numbers.shape[1], []
-    for rows in _blocks(len(numbers), max(1, gallery.at_most(2**18) // (4 * m))):
+    m = numbers.shape[1]
+    found = torch.empty(numbers.shape, dtype=torch.float64, device=device)  # small pieces kept between large ones would scatter the heap
+    for rows in _blocks(len(numbers), max(1, _at_most(2**18, gallery) // (4 * m))):
         asked, stored = query.take(rows, device), gallery.take(numbers[rows].flatten().cpu(), device)
-        found.append((unit(stored).view(-1, m, gallery.width) @ unit(asked)[:, :, None])[:, :, 0])
-    return torch.cat(found)
+        found[rows] = (unit(stored).view(-1, m, gallery.width) @ unit(asked)[:, :, None])[:, :, 0]
+    return found
 
 
 def _exact_nearest(
@@ -541,7 +547,7 @@ def _exact_nearest(
 ) -> Tensor:  # int64 (q, k): the largest order keys, descending
     total, height = len(gallery), min(len(asking), 512)
     keys = torch.full((len(asking), k), torch.iinfo(torch.int64).min, device=device)
-    for columns in _blocks(total, gallery.at_most(2**22 // height)):
+    for columns in _blocks(total, _at_most(2**22 // height, gallery)):
         stored, numbers = unit(gallery.take(columns, device)), torch.arange(columns.start, columns.stop, device=device)
         for rows in _blocks(len(asking), height):
             here = _order_keys(unit(query.take(asking[rows], device)) @ stored.T, numbers, total)
@@ -786,7 +792,7 @@ def _linear(
     found: NDArray[np.float64] = (torch.as_tensor(rows, dtype=torch.float32, device=weight.device) @ weight + bias).softmax(1).double().cpu().numpy()
     return found
 
-
+# %% ../nbs/12_evaluation.ipynb #83ff56e3
 def _sgd_path(
     x: NDArray[np.float64],  # (N, d), standardised
     y: NDArray[np.int64],  # (N,)
@@ -886,10 +892,9 @@ def linear_probe(
     by_clip = found.reshape(*test.shape[:2], -1)
     right = by_clip.mean(1).argmax(1) == test_codes
     return {
-        "accuracy": float(right.mean()), "clip_accuracy": float((by_clip.argmax(2) == test_codes[:, None]).mean()) if np.ndim(test_x) == 3 else None,
-        "fit": fit, "solver": solver, "C": best, "cv_accuracy": score,
-        "per_class": {str(classes[code]): float(right[test_codes == code].mean()) for code in np.unique(test_codes)}, "converged": rest,
-    }
+        "accuracy": float(right.mean()), "clip_accuracy": float((by_clip.argmax(2) == test_codes[:, None]).mean()) if len(test_x.shape) == 3 else None,
+        "fit": fit, "solver": solver, "C": best, "cv_accuracy": score, "converged": rest,
+        "per_class": {str(classes[code]): float(right[test_codes == code].mean()) for code in np.unique(test_codes)}}
 
 # %% ../nbs/12_evaluation.ipynb #c5b090ac
 def _probe_groups(
@@ -951,7 +956,7 @@ def _features_index(
 ) -> dict[str, Any]:  # what all shards have in common, as JSON knows it
     if dtype not in get_args(FloatType) or shard_size < 1:
         raise ValueError(f"dtype is {dtype!r} and shard_size {shard_size}; accepted are {get_args(FloatType)}, and numbers from 1 up")
-    facts = {"format": _FORMAT, "manifest_hash": manifest.hash, "protocol": _plain(dataclasses.asdict(protocol)), "weights": weights,
+    facts = {"format": _FORMAT, "manifest_hash": manifest.hash, "protocol": dataclasses.asdict(protocol), "weights": weights,
              "reverse": reverse, "dtype": dtype, "shard_size": shard_size, "classes": manifest.classes, "targets": manifest.targets.tolist()}
     return facts | {name: [str(entry) for entry in manifest.table[column]] for name, column in (("paths", "path"), ("groups", "group"))}
 
@@ -1020,7 +1025,8 @@ def _write_shard(
     features: Features,  # of its videos
     dtype: str,  # to store clip features in
 ) -> None:
-    clips = features.clips.astype(dtype)
+    with np.errstate(over="ignore"):  # the next line tells
+        clips = features.clips.astype(dtype)
     if not np.isfinite(clips).all():
         raise ValueError(f"features up to {np.abs(features.clips).max():.3g} do not fit {dtype}; float32 holds up to 3.4e38")
     files = {}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import warnings
 from math import comb
@@ -9,14 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ivdr import evaluation
 from ivdr.augment import centre_crop
+from ivdr.backbones import create_backbone
 from ivdr.datasets import scan
 from ivdr.evaluation import (
     PROTOCOLS, Features, Protocol, Result, centre_features, chance, extract_features, first_hits, grouped_folds, knn, linear_probe,
-    load_result, nearest, retrieval, save_result, standardise,
+    load_result, nearest, pool_clips, retrieval, retrieve, save_result, standardise,
 )
 from ivdr.sampling import uniform_clips
 from ivdr.video import VideoError, VideoReader, write_video
@@ -66,6 +72,56 @@ def test_ranking_is_the_same_in_blocks_and_at_once() -> None:
     assert (found[4400:] == nearest(query[4400:], gallery, 6)).all()
     exact = np.argsort(-(query @ (gallery / np.linalg.norm(gallery, axis=1, keepdims=True)).T)[:, ::3], axis=1)[:, :2]
     assert (found[:, [0, 3]] // 3 == exact).all()
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("block", [1, 3000, 2**24])
+def test_retrieval_agrees_with_brute_force_to_the_last_index(block: int, device: str) -> None:
+    rng = np.random.default_rng(8)
+    query, gallery = rng.normal(size=(150, 32)), rng.normal(size=(1100, 32)) + 0.5
+    k = {1: 3, 3000: 50}.get(block, 1100)
+    expected = NearestNeighbors(n_neighbors=1100, algorithm="brute", metric="cosine").fit(gallery).kneighbors(query, return_distance=False)
+    some = 20 if block == 1 else 150
+    assert (nearest(query[:some], gallery, k, device, block) == expected[:some, :k]).all()
+    asked, stored = rng.integers(40, size=150), rng.integers(40, size=1100)
+    recall = retrieval(query, asked, gallery, stored, (1, 5, 50), device)
+    assert recall == {k: (stored[expected[:, :k]] == asked[:, None]).any(1).mean() for k in (1, 5, 50)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_blocks_keep_the_rule_for_ties(data: st.DataObject) -> None:
+    # more items than candidates, so that single precision proposes; with integers from -2 to 2 in three columns most cosines occur often
+    seed, k, block = data.draw(st.integers(0, 999)), data.draw(st.integers(1, 8)), data.draw(st.integers(1, 600))
+    rng = np.random.default_rng(seed)
+    query, gallery = rng.integers(-2, 3, size=(4, 3)), rng.integers(-2, 3, size=(data.draw(st.integers(25, 70)), 3))
+    assert nearest(query, gallery, k, block=block).tolist() == [row[:k] for row in slow_ranking(query, gallery)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_differences_below_single_precision_are_seen(device: str) -> None:
+    # cosines 1 - angle^2 / 2 of a hundred angles: all 1 in single precision
+    angle = 1e-5 * np.random.default_rng(9).permutation(np.arange(10, 110))
+    gallery = np.stack([np.cos(angle), np.sin(angle)], 1)
+    assert len(set((gallery @ [1, 0]).astype(np.float32))) < 20
+    assert (nearest(np.array([[1.0, 0.0]]), gallery, 10, device, block=40)[0] == angle.argsort()[:10]).all()
+
+
+def test_a_shortcut_for_products_is_switched_off_and_on_again() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        rng = np.random.default_rng(10)
+        query, gallery = rng.normal(size=(20, 64)), rng.normal(size=(500, 64))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = nearest(query, gallery, 5)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (found == nearest(query, gallery, 5)).all()
 
 
 def test_labels_as_names_numbers_and_tensors_agree() -> None:
@@ -173,6 +229,42 @@ def test_linear_probe_reads_scale_and_clips_as_it_says() -> None:
     assert linear_probe(train, [f"c{c}" for c in y], test, [f"c{c}" for c in z])["per_class"].keys() == {"c0", "c1", "c2", "c3"}
 
 
+def clip_blobs(n: int, clips: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    "Features of clips that scatter around their video, as videos do around their class."
+    videos, labels = blobs(n, 6, 20, 0.9, seed)
+    return videos[:, None] + 1.2 * np.random.default_rng(seed + 50).normal(size=(n, clips, 20)).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("fit", ["videos", "clips"])
+@pytest.mark.parametrize("solver", ["logistic", "sgd"])
+def test_probe_is_within_half_a_point_of_logistic_regression(solver: str, fit: str) -> None:
+    (train, y), (test, z) = clip_blobs(400, 4, 0), clip_blobs(1500, 4, 1)
+    found = linear_probe(train, y, test, z, solver=solver, fit=fit)
+    x, of = (train.mean(1), y) if fit == "videos" else (train.reshape(-1, 20), y.repeat(4))
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=found["C"], max_iter=1000)).fit(x, of)
+    chances = reference.predict_proba(test.reshape(-1, 20)).reshape(1500, 4, 6)
+    clip, video = (chances.argmax(2) == z[:, None]).mean(), (chances.mean(1).argmax(1) == z).mean()
+    assert 0.5 < clip < video - 0.05 < 0.95, "clips and videos have to differ for this to tell them apart"
+    assert found["clip_accuracy"] == pytest.approx(clip, abs=0.005) and found["accuracy"] == pytest.approx(video, abs=0.005)
+    assert (found["fit"], found["solver"]) == (fit, solver)
+
+
+def test_sgd_follows_its_seed_and_copes_with_any_scale() -> None:
+    (train, y), (test, z) = blobs(150, 5, 16, 1.0, 0), blobs(400, 5, 16, 1.0, 1)
+    train[:, 1:8] = train[:, :1] + 0.1 * train[:, 1:8]  # steep in one direction, flat in others
+    found = linear_probe(train, y, test, z, solver="sgd", batch_size=16, epochs=20)
+    assert linear_probe(train, y, test, z, solver="sgd", batch_size=16, epochs=20) == found and found["clip_accuracy"] is None
+    assert linear_probe(train * 1e4, y, test * 1e4, z, solver="sgd", batch_size=16, epochs=20)["accuracy"] == pytest.approx(found["accuracy"], abs=0.01)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        assert linear_probe(train, y, test, z, solver="sgd", batch_size=16, epochs=20) == found
+    few = linear_probe(train[:12], [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], test, z % 3, solver="sgd", groups=np.arange(12) // 4)
+    assert 0 <= few["accuracy"] <= 1  # in every fold a class is missing
+    for wrong in ({"solver": "adam"}, {"fit": "frames"}):
+        with pytest.raises(ValueError, match="accepted are"):
+            linear_probe(train, y, test, z, **wrong)
+
+
 def test_the_test_split_has_no_say_in_the_probe() -> None:
     (train, y), (test, z) = blobs(150, 5, 16, 1.5, 0), blobs(100, 5, 16, 1.5, 1)
     found = linear_probe(train, y, test, z)
@@ -246,6 +338,132 @@ def test_protocols() -> None:
             published.replace(**change)
     with pytest.raises(ValueError, match="no field 'clips'; it has name, n_clips"):
         published.replace(clips=3)
+
+
+def test_published_protocols_say_what_the_papers_did() -> None:
+    tclr, tcgl, mine = PROTOCOLS["tclr"], PROTOCOLS["tcgl"], PROTOCOLS["recommended"]
+    assert (tclr.n_clips, tclr.stride, tclr.pooling, tclr.centring, tclr.size / tclr.frame_size[0]) == (9, 2, "time", "none", 0.8)
+    assert (tcgl.n_clips, tcgl.stride, tcgl.pooling, tcgl.pool_window, tcgl.centring) == (10, 1, "max", (1, 2, 2), "none")
+    assert PROTOCOLS["iivdr-test"].differences(PROTOCOLS["iivdr"]) == {"stride": (2, 4), "centring": ("none", "own")}
+    assert mine.centring == "gallery" and "transductive" in PROTOCOLS["iivdr"].source
+    assert all(name == protocol.name and protocol.source for name, protocol in PROTOCOLS.items())
+    assert mine.replace(name="x", source="y").differences(mine) == {}
+
+
+@pytest.mark.parametrize("length", [1, 3, 20, 32, 33, 41, 42, 60, 63, 64, 150, 1000])
+def test_clips_lie_where_the_papers_put_them(length: int) -> None:
+    rng = np.random.default_rng(0)
+    tclr, tcgl = (PROTOCOLS[name].views(length, 16, PROTOCOLS[name].stride, rng) for name in ("tclr", "tcgl"))
+    for m, clip in enumerate(tclr):
+        start = int(np.linspace(0, length - 32 - 10, 9)[m])
+        start = min(start if start >= 0 else m, length - 1)
+        present = [n for n in range(start, start + 32, 2) if n < length]
+        while len(present) < 16:  # back and forth, the turning frames once
+            present += (present[::-1][1:] or present)[: 16 - len(present)]
+        assert clip.tolist() == present[:16]
+    if length >= 16:
+        assert (tcgl == np.floor(np.linspace(8, length - 8, 10) - 8)[:, None] + np.arange(16)).all()
+    assert max(tclr.max(), tcgl.max()) < length and min(tclr.min(), tcgl.min()) >= 0
+
+
+def test_pooled_features_have_the_published_widths() -> None:
+    def width(name: str, protocol: Protocol, **options: object) -> int:
+        with torch.device("meta"):
+            network, clip = create_backbone(name, **options).eval(), torch.zeros(1, 3, 16, 112, 112)
+        return pool_clips(network(clip), protocol).shape[1]
+    assert width("r3d_18", PROTOCOLS["tclr"], dilated=True) == 2048
+    assert width("r3d", PROTOCOLS["tcgl"]) == 9216
+    assert width("r21d", PROTOCOLS["tcgl"].replace(pool_window=(2, 5, 5))) == 512
+    assert width("r3d", PROTOCOLS["iivdr"]) == 512
+    maps = torch.rand(3, 5, 2, 4, 6)
+    assert torch.equal(pool_clips(maps, Protocol("all", pooling="max")), maps.amax((2, 3, 4)))
+    with pytest.raises(ValueError, match=r"pool_window \(1, 5, 1\) does not fit the map of \(2, 4, 6\)"):
+        pool_clips(maps, Protocol("high", pooling="max", pool_window=(1, 5, 1)))
+
+
+# one change, and the figure has to move
+
+class White(nn.Module):
+    "What a clip shows where and when: white or black, no shades, so that a codec cannot blur the answer."
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        white = (x.mean(1, keepdim=True) > 0).float()
+        return self.seen(torch.nn.functional.avg_pool3d(white, (1, 4, 4)).round())
+
+    def seen(self, white: torch.Tensor) -> torch.Tensor:
+        return torch.cat([white, torch.ones_like(white)], 1)
+
+
+class Change(White):
+    "How often it changes from frame to frame."
+    def seen(self, white: torch.Tensor) -> torch.Tensor:
+        change = (white[:, :, 1:] - white[:, :, :-1]).abs()
+        return torch.cat([change, torch.ones_like(change)], 1)
+
+
+def two_actions(root: Path, kind: str, length: int) -> Path:
+    "Action a and action b, once in each split, that differ in one way only."
+    time = np.arange(length)
+    frames = {name: np.zeros((length, 16, 24, 3), np.uint8) for name in "ab"}
+    if kind == "blink":
+        frames["b"][time % 4 < 2] = 255
+    elif kind == "late":
+        frames["b"][2 * length // 3 :] = 255
+    elif kind == "order":
+        frames["a"][: length // 2], frames["b"][length // 2 :] = 255, 255
+    else:
+        frames["a"][:, :, :12], frames["b"][:, :, 12:] = 255, 255
+    for split in ("train", "test"):
+        for name in "ab":
+            (root / split / name).mkdir(parents=True)
+            write_video(root / split / name / "v.mp4", frames[name], crf=5)
+    return root
+
+
+def recall_of(protocol: Protocol, root: Path, network: nn.Module) -> float:
+    manifest, _ = scan(root, progress=False)
+    how = protocol.replace(size=16, frame_size=(16, 24), ks=(1,))
+    train, test = (extract_features(network, manifest.split(split), how, progress=False) for split in ("train", "test"))
+    return retrieve(test, train, how).recall[1]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_stride_decides_what_is_seen(name: str, tmp_path: Path) -> None:
+    # light that blinks every fourth frame stands still at stride 4; what cannot be told apart is one video out of two
+    root = two_actions(tmp_path, "blink", 90)
+    fine = PROTOCOLS[name].replace(stride=min(2, PROTOCOLS[name].stride))
+    assert recall_of(fine, root, Change()) == 1 and recall_of(fine.replace(stride=4), root, Change()) == 0.5
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_number_of_clips_decides_what_is_seen(name: str, tmp_path: Path) -> None:
+    root = two_actions(tmp_path, "late", 240)
+    assert recall_of(PROTOCOLS[name], root, White()) == 1 and recall_of(PROTOCOLS[name].replace(n_clips=1), root, White()) == 0.5
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_pooling_decides_what_is_kept(name: str, tmp_path: Path) -> None:
+    protocol = PROTOCOLS[name]
+    span = protocol.clip_len * protocol.stride + (10 if protocol.placement == "tclr" else 0)
+    when, where = two_actions(tmp_path / "when", "order", protocol.clip_len * protocol.stride), two_actions(tmp_path / "where", "side", span)
+    kept = {"mean": (0.5, 0.5), "time": (1.0, 0.5), "max": (1.0, 1.0)}
+    for pooling, expected in kept.items():
+        how = protocol.replace(pooling=pooling, pool_window=(1, 2, 2) if pooling == "max" else None, centring="none", n_clips=1)
+        assert (recall_of(how, when, White()), recall_of(how, where, White())) == expected
+    own = PROTOCOLS[name].replace(n_clips=1)
+    assert (recall_of(own, when, White()), recall_of(own, where, White())) == kept[own.pooling]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_centring_decides_who_is_near(name: str) -> None:
+    # the gallery's classes point the same way from zero; the test split lies further up as a whole
+    gallery, query = np.array([[10, 1], [30, 3]], np.float32), np.array([[10, 9], [30, 11]], np.float32)
+    train, test = (Features(x[:, None], np.zeros((2, 1), np.float32), np.arange(2), ["a", "b"], ["p", "q"], ["g", "h"]) for x in (gallery, query))
+    found = {centring: retrieve(test, train, PROTOCOLS[name].replace(centring=centring, ks=(1,))) for centring in ("none", "own", "gallery")}
+    assert (found["none"].recall[1], found["own"].recall[1]) == (0.5, 1)
+    assert all(entry.uncentred == found["none"].recall for entry in found.values())
+    # a constant that is added to everything changes nothing where the gallery's mean is taken away
+    moved = [dataclasses.replace(features, clips=features.clips + np.float32(7)) for features in (test, train)]
+    assert retrieve(*moved, PROTOCOLS[name].replace(centring="gallery", ks=(1,))).recall == found["gallery"].recall
 
 
 # features
