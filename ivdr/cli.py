@@ -307,7 +307,7 @@ the budget is what the recipe's own method costs in the recipe's epochs:
 all three and the hours are reported; an interrupted comparison goes on with the same command
 """
 
-
+# %% ../nbs/20_cli.ipynb #d03479db
 def _data_verbs(verbs: Any) -> None:
     "Verbs that make or describe data."
     p = _verb(verbs, "render", command_render, "ivdr render --videos 600 --out videos --seed 0")
