@@ -112,7 +112,7 @@ def command_pretrain(args: argparse.Namespace) -> None:
 # %% ../nbs/20_cli.ipynb #f5be4dac
 def command_evaluate(args: argparse.Namespace) -> None:
     "Measure what a run has learnt."
-    from ivdr.compare import measure, summary
+    from ivdr.measure import measure, summary
     from ivdr.evaluation import save_result
     run = Path(args.run)
     result = measure(run, args.data, tasks=args.tasks.split(","), protocol=args.protocol, device=args.device, workers=args.workers,
@@ -124,7 +124,7 @@ def command_evaluate(args: argparse.Namespace) -> None:
 
 def command_features(args: argparse.Namespace) -> None:
     "Write the features of a run as files, for data sets whose features memory cannot hold."
-    from ivdr.compare import protocol_of
+    from ivdr.measure import protocol_of
     from ivdr.datasets import open_manifest
     from ivdr.evaluation import write_features
     from ivdr.training import load_run

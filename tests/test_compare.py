@@ -13,7 +13,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from ivdr.compare import COLUMNS, Comparison, compare, cost, matched_epochs, video_cost, headline, inter_figures, intra_figures, measure, plan_jobs, progress_figures, protocol_of, story
+from ivdr.compare import Comparison, compare, matched_epochs, plan_jobs, story
+from ivdr.measure import COLUMNS, cost, headline, inter_figures, intra_figures, measure, progress_figures, protocol_of, video_cost
 from ivdr.datasets import open_manifest
 from ivdr.evaluation import Features, load_result
 from ivdr.synthetic import render_dataset
