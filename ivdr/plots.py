@@ -7,7 +7,8 @@ __all__ = ['INK', 'FAINT', 'GRID', 'PAPER', 'GOOD', 'BAD', 'SAME', 'METHOD_STYLE
            'SVG_NAMES', 'Frames', 'LOSS_NAMES', 'TERM_NAMES', 'RELATIONS', 'method_name', 'method_colour', 'Picture',
            'png', 'save', 'data_uri', 'svg', 'clean', 'tile', 'film_strip', 'contact_sheet', 'clip_timeline',
            'similarity_matrix', 'shuffle_rank_matrices', 'smooth', 'loss_terms', 'loss_curves', 'embed',
-           'is_categorical', 'category_colours', 'embedding_map', 'variance_bars', 'metric_bars', 'ranking_strip']
+           'is_categorical', 'category_colours', 'embedding_map', 'variance_bars', 'metric_bars', 'confusion_matrix',
+           'label_curve', 'ranking_strip']
 
 # %% ../nbs/14_plots.ipynb #bb47be8c
 import base64
@@ -42,6 +43,7 @@ METHOD_STYLE: dict[str, tuple[str, str]] = {
     "iivdr-moco": ("IIVDR on MoCo", "#d55e00"),
     "tclr": ("TCLR", "#009e73"),
     "tcgl": ("TCGL", "#cc79a7"),
+    "supervised": ("supervised", "#8c564b"),
 }
 CATEGORIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#5b6ee1",
               "#8c564b", "#17a2a2", "#3f7d20", "#e377c2", "#9c6ade", "#a6761d", "#7f7f7f", "#b2182b")  # fmt: skip
@@ -566,6 +568,63 @@ def metric_bars(
         axes.set_xticks(range(len(models)), [method_name(m) for m in models], rotation=35, ha="right", rotation_mode="anchor", color=INK)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
+    return figure
+
+# %% ../nbs/14_plots.ipynb #ffd4b04b
+def confusion_matrix(
+    matrix: NDArray[Any] | Sequence[Sequence[int]],  # (K, K) counts: rows the true class, columns what was predicted
+    classes: Sequence[str],  # K names
+    title: str = "",  # whose answers
+    colour: str = SAME,  # of a full field, such as the method's
+) -> Figure:  # the matrix, rows coloured by their shares
+    "Which classes are taken for which: counts written, shares coloured."
+    counts = np.asarray(matrix)
+    if counts.shape != (len(classes), len(classes)) or not len(classes) or counts.min() < 0:
+        raise ValueError(f"counts of the shape ({len(classes)}, {len(classes)}), one row and column a class, are needed, got {counts.shape}")
+    names = [name.replace("_", " ") for name in classes]
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    side, room = max(1.3, 0.42 * len(classes)), 0.075 * max(map(len, names))
+    figure = Picture(side + room + 0.45, side + 0.75 * room + 0.45 + 0.25 * bool(title))
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("share", ["#f4f4f2", colour]), vmin=0, vmax=1, interpolation="nearest")
+    for (i, j), share in np.ndenumerate(shares):
+        if counts[i, j]:
+            axes.text(j, i, f"{counts[i, j]:g}", ha="center", va="center", fontsize=8, color="white" if share > 0.55 else "#22262f")
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    clean(axes, title, grid="").tick_params(colors=INK)
+    axes.spines["bottom"].set_visible(False)
+    axes.set(xlabel="predicted", ylabel="true")
+    return figure
+
+# %% ../nbs/14_plots.ipynb #408671a0
+def label_curve(
+    draws: Mapping[str, Mapping[float, Sequence[float]]],  # model -> per cent of the labels -> one accuracy, 0..1, a draw
+    chance: float | None = None,  # accuracy of guessing, 0..1
+    title: str = "",  # on which data
+    colours: Mapping[str, str] | None = None,  # model -> colour, for models that are not named after their method
+) -> Figure:  # all models in one panel
+    "Accuracy against the share of labels, with every draw of the labelled videos and their spread."
+    points = {model: {p: np.asarray(d, dtype=float) for p, d in sorted(by.items()) if len(d)} for model, by in draws.items()}
+    if not any(points.values()) or any(not 0 < p <= 100 for by in points.values() for p in by):
+        raise ValueError(f"at least one draw, at a share above 0 and up to 100 per cent, is needed, got {dict(draws)}")
+    shares = sorted({p for by in points.values() for p in by})
+    figure = Picture(5.6, 3.3 + 0.25 * bool(title))
+    axes = clean(figure.add_subplot(), title)
+    for row, (model, by) in enumerate(points.items()):
+        colour = (colours or {}).get(model) or method_colour(model, row)
+        means, sds = (np.array([f(d) for d in by.values()]) for f in (np.mean, lambda d: d.std(ddof=1) if len(d) > 1 else 0.0))
+        shifted = np.array(list(by)) * 1.03 ** (row - (len(points) - 1) / 2)  # dots of several models shall not hide one another
+        axes.fill_between(shifted, 100 * (means - sds), 100 * (means + sds), color=colour, alpha=0.15, linewidth=0)
+        axes.plot(shifted, 100 * means, color=colour, linewidth=2, label=method_name(model))
+        for x, d in zip(shifted, by.values()):
+            axes.scatter(np.full(len(d), x), 100 * d, s=14, color=colour, alpha=0.6, linewidths=0)
+    if chance is not None:
+        axes.axhline(100 * chance, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.set(xscale="log", xlabel="labels used, per cent", ylabel="accuracy, per cent")
+    axes.set_xticks(shares, [f"{p:g}" for p in shares])
+    axes.set_xticks([], minor=True)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 # %% ../nbs/14_plots.ipynb #78865805
