@@ -6,7 +6,7 @@
 __all__ = ['logger', 'Centring', 'Pooling', 'Placement', 'PROTOCOLS', 'Array', 'Predictor', 'SolverPath', 'Solver', 'Fit',
            'FloatType', 'SpacedViews', 'Protocol', 'pool_clips', 'replacing', 'Features', 'evaluating',
            'evaluation_clips', 'extract_features', 'Rows', 'nearest', 'first_hits', 'retrieval', 'chance',
-           'centre_features', 'knn', 'grouped_folds', 'standardise', 'linear_probe', 'weights_hash', 'FeatureFiles',
+           'centre_features', 'knn', 'grouped_folds', 'standardise', 'linear_probe', 'network_hash', 'FeatureFiles',
            'write_features', 'Recalls', 'retrieve', 'versions', 'Result', 'save_result', 'load_result']
 
 # %% ../nbs/12_evaluation.ipynb #8b0c0e48
@@ -42,8 +42,9 @@ from tqdm.auto import tqdm
 from .augment import centre_crop
 from .backbones import global_pool
 from .contrastive import full_precision, unit
-from .datasets import Manifest, VideoClips, make_eval_loader
+from .datasets import Manifest, Missing, VideoClips, make_eval_loader
 from .sampling import Frames, UniformViews, ViewRule, sparse_dense_clips
+from .video import VideoError
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +189,7 @@ class Features:
     classes: list[str]  # class names, sorted
     paths: list[str]  # (N,): the video files, relative to the manifest
     groups: list[str]  # (N,): who or what must not be on both sides of a split (a person)
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)  # videos that could not be read and are none of the N: path -> reason
 
     def __post_init__(self) -> None:
         shapes = {name: np.shape(getattr(self, name)) for name in ("clips", "position", "targets", "paths", "groups")}
@@ -223,6 +225,7 @@ def _save_features(
     path: Path,  # `.npz` file
 ) -> Path:  # the same path
     text = {name: np.asarray(getattr(features, name), dtype=np.str_) for name in ("classes", "paths", "groups")}
+    text["missing"] = np.array(list(features.missing.items()), dtype=np.str_).reshape(-1, 2)
     numbers = {name: getattr(features, name) for name in ("clips", "position", "targets")}
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **numbers, **text)
@@ -234,7 +237,8 @@ def _load_features(
     try:
         with np.load(path, allow_pickle=False) as stored:
             classes, paths, groups = ([str(entry) for entry in stored[name]] for name in ("classes", "paths", "groups"))
-            return Features(stored["clips"], stored["position"], stored["targets"], classes, paths, groups)
+            missing = {str(path): str(reason) for path, reason in stored["missing"]} if "missing" in stored else {}
+            return Features(stored["clips"], stored["position"], stored["targets"], classes, paths, groups, missing)
     except (ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} does not hold features that Features.save wrote: {error}") from error
 
@@ -292,33 +296,59 @@ def _at_work(
         backbone.to(home)
 
 
+def _gathered(
+    found: list[Tensor],  # clip features, (some clips, d) each
+    centres: NDArray[np.float64],  # (N, M): frame numbers of the clips' centres
+    rows: list[int],  # (N,): of the manifest
+    manifest: Manifest,  # the videos
+    missing: dict[int, str],  # rows that could not be read, with their reasons
+) -> Features:
+    table = manifest.table.iloc[rows]
+    # decoders disagree by a frame on the length of some files, hence the minimum
+    position = np.minimum(centres / table["frames"].to_numpy(np.float64)[:, None], 1).astype(np.float32)
+    paths, groups = ([str(entry) for entry in table[column]] for column in ("path", "group"))
+    clips = torch.cat(found).numpy().reshape(*centres.shape, -1) if rows else np.zeros((*centres.shape, 0), dtype=np.float32)
+    every = manifest.table["path"]
+    return Features(clips, position, manifest.targets[rows], manifest.classes, paths, groups, {str(every.iloc[row]): missing[row] for row in sorted(missing)})
+
+
 def _extract(
     backbone: nn.Module,  # on the device, in eval mode
     clips: VideoClips,  # of the manifest and the protocol
     protocol: Protocol,  # size of the crop, pooling
-    reverse: bool,  # play every clip backwards
+    directions: Sequence[bool],  # whether clips are played backwards: one or both, from one decoding
     device: torch.device,  # where to compute
     batch_size: int,  # clips a forward pass
     workers: int,  # processes that decode
+    missing: Missing,  # whether an unreadable video is an error or listed
     bar: "tqdm[Any]",  # moves by one a video
-) -> Features:
-    features, centres, manifest = [], [], clips.manifest
-    for batch in make_eval_loader(clips, max(1, batch_size // protocol.n_clips), workers):
+) -> list[Features]:  # one for each direction
+    found: list[list[Tensor]] = [[] for _ in directions]
+    centres, rows = [np.zeros((0, protocol.n_clips))], []
+    loader = make_eval_loader(clips, max(1, batch_size // protocol.n_clips), workers, missing)
+    for batch in loader:
         for pixels in batch["clips"].flatten(0, 1).split(batch_size):
             view = centre_crop(pixels.to(device, non_blocking=True)[:, None], protocol.size)[:, 0]
-            features.append(pool_clips(backbone(view.flip(2) if reverse else view), protocol).float().cpu())
-        centres.append(batch["frames"].double().mean(2) + 0.5)
+            for features, reverse in zip(found, directions, strict=True):
+                features.append(pool_clips(backbone(view.flip(2) if reverse else view), protocol).float().cpu())
+        centres.append((batch["frames"].double().mean(2) + 0.5).numpy())
+        rows += batch["index"].tolist()
         bar.update(len(batch["clips"]))
-    centre = torch.cat(centres).numpy()
-    # decoders disagree by a frame on the length of some files, hence the minimum
-    position = np.minimum(centre / manifest.table["frames"].to_numpy(np.float64)[:, None], 1).astype(np.float32)
-    paths, groups = ([str(entry) for entry in manifest.table[column]] for column in ("path", "group"))
-    return Features(torch.cat(features).numpy().reshape(*centre.shape, -1), position, manifest.targets, manifest.classes, paths, groups)
+    bar.update(len(loader.missing))
+    return [_gathered(features, np.concatenate(centres), rows, clips.manifest, loader.missing) for features in found]
+
+
+def _none_read(
+    place: str | Path,  # of the videos
+    missing: Mapping[str, str],  # all of them, with their reasons
+) -> VideoError:
+    path, reason = next(iter(missing.items()))
+    return VideoError(str(place), f"none of {len(missing)} videos could be read; {path}: {reason}")
 
 # %% ../nbs/12_evaluation.ipynb #0fbb4090
 def extract_features(
     backbone: nn.Module,  # (B, 3, T, S, S) float -> (B, F, T', S', S'); its weights, modes and device are as before afterwards
-    manifest: Manifest,  # the videos, every one of which has to be readable
+    manifest: Manifest,  # the videos
     protocol: Protocol,  # clips, stride, size, pooling
     reverse: bool = False,  # play every clip backwards (for the order probe)
     device: str | torch.device = "cpu",  # where to compute
@@ -326,13 +356,17 @@ def extract_features(
     workers: int = 0,  # processes that decode
     progress: bool = True,  # show a bar on a terminal
     clips: VideoClips | None = None,  # `evaluation_clips(manifest, protocol, cache=True)`, to decode once for several calls
+    missing: Missing = "raise",  # a video that cannot be read ends it with a `VideoError`, or is left out and listed
 ) -> Features:  # one pooled feature a clip
-    "Features of all clips of all videos; a video that cannot be read ends it with a `VideoError`, never a substitute."
+    "Features of all clips of all videos; none that cannot be read is ever replaced."
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, and has to be at least 1")
     clips, device = _fitting_clips(clips, manifest, protocol), torch.device(device)
     with tqdm(total=len(manifest), desc="features", unit="video", disable=None if progress else True) as bar, _at_work(backbone, device):
-        return _extract(backbone, clips, protocol, reverse, device, batch_size, workers, bar)
+        (features,) = _extract(backbone, clips, protocol, (reverse,), device, batch_size, workers, missing, bar)
+    if not len(features):
+        raise _none_read(manifest.root, features.missing)
+    return features
 
 # %% ../nbs/12_evaluation.ipynb #e3021fa9
 Array = NDArray[Any] | Tensor
@@ -929,11 +963,11 @@ def _fitted(
         return predict(judged), float(grid[best]), None if scores is None else float(scores[best]), rest
 
 # %% ../nbs/12_evaluation.ipynb #723f6fd5
-def weights_hash(
-    module: nn.Module,  # its parameters and buffers
+def network_hash(
+    module: nn.Module,  # layers, options that are no weights in their `extra_repr`
 ) -> str:  # 64 hexadecimal digits
-    "SHA-256 over names, shapes, types and bytes of all weights, in order of their names."
-    digest = hashlib.sha256()
+    "SHA-256 over the layers and their options, as `repr` shows them, and names, shapes, types and bytes of all weights."
+    digest = hashlib.sha256(repr(module).encode())
     for name, value in sorted(module.state_dict().items()):
         plain = value.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
@@ -949,7 +983,7 @@ _MAKING = ("n_clips", "clip_len", "stride", "size", "frame_size", "pooling", "ba
 def _features_index(
     manifest: Manifest,  # the videos
     protocol: Protocol,  # how features are made
-    weights: str,  # hash of the network's
+    weights: str,  # hash of the network
     reverse: bool,  # whether clips are played backwards
     dtype: str,  # of the clip features
     shard_size: int,  # videos a shard
@@ -1038,22 +1072,27 @@ def _write_shard(
             np.save(file, array, allow_pickle=False)
         files[kind] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
     with replacing(_shard_file(folder, "shard", number)) as file:
-        file.write(json.dumps({"videos": len(features), "files": files, "position": features.position.tolist()}).encode())
+        shard = {"videos": len(features), "files": files, "position": features.position.tolist(), "missing": features.missing}
+        file.write(json.dumps(shard).encode())
 
 # %% ../nbs/12_evaluation.ipynb #9d41b326
 def _shard_fault(
     folder: Path,  # of the features
     number: int,  # of the shard
-    videos: int,  # that it has to hold
+    videos: int,  # that it has to hold, those that could not be read included
     verify: bool = True,  # read all of it and compare hashes; else only sizes
+    missing: Missing = "list",  # whether it may lack videos that could not be read
 ) -> str | None:  # what is wrong; "" where it was never finished, None where nothing is
     listing = _shard_file(folder, "shard", number)
     if not listing.is_file():
         return ""
     try:
         shard = _read_json(listing, "videos", "files", "position")
-        if shard["videos"] != videos or len(shard["position"]) != videos:
-            return f"{listing} is of {shard['videos']} videos instead of {videos}"
+        lost = shard.get("missing", {})
+        if shard["videos"] + len(lost) != videos or len(shard["position"]) != shard["videos"]:
+            return f"{listing} is of {shard['videos']} videos instead of {videos - len(lost)}"
+        if lost and missing == "raise":
+            return f"{listing} lacks {len(lost)} of {videos} videos, which could not be read"
         for kind in ("clips", "videos"):
             path, facts = _shard_file(folder, kind, number), shard["files"][kind]
             if not path.is_file() or path.stat().st_size != facts["bytes"]:
@@ -1077,19 +1116,29 @@ class FeatureFiles:
         index, self.protocol = _read_index(self.folder)
         self.manifest_hash, self.weights, self.reverse = str(index["manifest_hash"]), str(index["weights"]), bool(index["reverse"])
         self.classes: list[str] = index["classes"]
-        self.paths: list[str] = index["paths"]
-        self.groups: list[str] = index["groups"]
-        self.targets = np.array(index["targets"], dtype=np.int64)
-        shards = list(_blocks(len(self.paths), index["shard_size"]))
+        stored = self._shards(list(_blocks(len(index["paths"]), index["shard_size"])), verify)
+        self.missing: dict[str, str] = {path: reason for shard in stored for path, reason in shard.get("missing", {}).items()}
+        read = [row for row, path in enumerate(index["paths"]) if path not in self.missing]
+        if not read:
+            raise _none_read(self.folder, self.missing)
+        self.paths, self.groups = ([str(index[name][row]) for row in read] for name in ("paths", "groups"))
+        self.targets = np.array(index["targets"], dtype=np.int64)[read]
+        filled = [number for number, shard in enumerate(stored) if shard["videos"]]
+        self.position = np.concatenate([np.array(stored[number]["position"], dtype=np.float32) for number in filled])
+        self.clips, self.videos = (Rows([np.load(_shard_file(self.folder, kind, number), mmap_mode="r", allow_pickle=False)
+                                         for number in filled]) for kind in ("clips", "videos"))
+
+    def _shards(
+        self,
+        shards: list[slice],  # of the manifest's rows
+        verify: bool,  # compare hashes
+    ) -> list[dict[str, Any]]:  # what their listings say
         faults = [_shard_fault(self.folder, number, rows.stop - rows.start, verify) for number, rows in enumerate(shards)]
         if damage := [fault for fault in faults if fault]:
             raise ValueError(f"{self.folder}: {len(damage)} of {len(shards)} shards are damaged; write_features makes them again. {'; '.join(damage[:3])}")
-        if missing := faults.count(""):
-            raise ValueError(f"{self.folder}: {missing} of {len(shards)} shards are missing; write_features goes on where it stopped")
-        stored = [_read_json(_shard_file(self.folder, "shard", number)) for number in range(len(shards))]
-        self.position = np.concatenate([np.array(shard["position"], dtype=np.float32) for shard in stored])
-        self.clips, self.videos = (Rows([np.load(_shard_file(self.folder, kind, number), mmap_mode="r", allow_pickle=False)
-                                         for number in range(len(shards))]) for kind in ("clips", "videos"))
+        if unfinished := faults.count(""):
+            raise ValueError(f"{self.folder}: {unfinished} of {len(shards)} shards are missing; write_features goes on where it stopped")
+        return [_read_json(_shard_file(self.folder, "shard", number)) for number in range(len(shards))]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -1101,12 +1150,27 @@ class FeatureFiles:
 
     def load(self) -> Features:
         "All of it in memory."
-        return Features(np.asarray(self.clips, dtype=np.float32), self.position, self.targets, self.classes, self.paths, self.groups)
+        return Features(np.asarray(self.clips, dtype=np.float32), self.position, self.targets, self.classes, self.paths, self.groups, self.missing)
 
 # %% ../nbs/12_evaluation.ipynb #9ce0a451
+def _to_do(
+    folders: Mapping[bool, Path],  # by direction
+    shards: Sequence[slice],  # of the manifest's rows
+    missing: Missing,  # whether a shard may lack videos
+) -> list[list[bool]]:  # for each shard, the directions in which it has to be computed
+    "What is not there yet, or is damaged, which is said."
+    work: list[list[bool]] = []
+    for number, rows in enumerate(shards):
+        faults = {reverse: _shard_fault(folder, number, rows.stop - rows.start, missing=missing) for reverse, folder in folders.items()}
+        for damage in filter(None, faults.values()):
+            logger.warning("%s; that shard is computed again", damage)
+        work.append([reverse for reverse, fault in faults.items() if fault is not None])
+    return work
+
+
 def write_features(
     backbone: nn.Module,  # (B, 3, T, S, S) float -> (B, F, T', S', S'); its weights, modes and device are as before afterwards
-    manifest: Manifest,  # the videos, every one of which has to be readable
+    manifest: Manifest,  # the videos
     protocol: Protocol,  # clips, stride, size, pooling
     folder: str | Path,  # to write into; one that holds some of the same features is gone on with
     dtype: FloatType = "float32",  # of the clip features; video features, means of what was computed, are float32
@@ -1116,23 +1180,27 @@ def write_features(
     batch_size: int = 64,  # clips a forward pass
     workers: int = 0,  # processes that decode
     progress: bool = True,  # show a bar on a terminal
-) -> FeatureFiles:  # what was written
+    missing: Missing = "raise",  # a video that cannot be read ends it with a `VideoError`, or is left out and listed
+    backwards: str | Path | None = None,  # a second folder, for the same clips played the other way, from the same decoding
+) -> FeatureFiles:  # what was written to `folder`
     "`extract_features` into files, a shard at a time, going on where an earlier call was stopped."
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, and has to be at least 1")
-    folder, device = Path(folder), torch.device(device)
-    _claim(folder, _features_index(manifest, protocol, weights_hash(backbone), reverse, dtype, shard_size))
-    shards = list(enumerate(_blocks(len(manifest), shard_size)))
-    faults = {number: _shard_fault(folder, number, rows.stop - rows.start) for number, rows in shards}
-    for damage in filter(None, faults.values()):
-        logger.warning("%s; that shard is computed again", damage)
+    folders = {reverse: Path(folder)} | ({} if backwards is None else {not reverse: Path(backwards)})
+    device, network = torch.device(device), network_hash(backbone)
+    for direction, place in folders.items():
+        _claim(place, _features_index(manifest, protocol, network, direction, dtype, shard_size))
+    shards = list(_blocks(len(manifest), shard_size))
+    work = _to_do(folders, shards, missing)
     with tqdm(total=len(manifest), desc="features", unit="video", disable=None if progress else True) as bar, _at_work(backbone, device):
-        for number, rows in shards:
-            if faults[number] is None:
+        for number, (rows, directions) in enumerate(zip(shards, work, strict=True)):
+            if not directions:
                 bar.update(rows.stop - rows.start)
                 continue
             clips = evaluation_clips(Manifest(manifest.table[rows], manifest.root), protocol)
-            _write_shard(folder, number, _extract(backbone, clips, protocol, reverse, device, batch_size, workers, bar), dtype)
+            made = _extract(backbone, clips, protocol, directions, device, batch_size, workers, missing, bar)
+            for direction, features in zip(directions, made, strict=True):
+                _write_shard(folders[direction], number, features, dtype)
     return FeatureFiles(folder, verify=False)
 
 # %% ../nbs/12_evaluation.ipynb #3cb1685c

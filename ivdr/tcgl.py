@@ -93,6 +93,9 @@ class MotionEncoder(nn.Module):
         super().__init__()
         self.backbone, self.band, self.out_channels = backbone, band, backbone.out_channels
 
+    def extra_repr(self) -> str:
+        return f"band={self.band!r}"
+
     def forward(
         self,
         clips: Tensor,  # (B, 3, T, H, W)
