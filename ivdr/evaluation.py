@@ -904,12 +904,13 @@ def linear_probe(
     epochs: int = 100,  # of "sgd"
     batch_size: int = 256,  # of "sgd"
     device: str | torch.device = "cpu",  # where "sgd" computes
+    predictions: bool = False,  # also tell what each test video was taken for
 ) -> dict[str, Any]:  # see below
     """Accuracy of a linear classifier on standardised features; C is chosen on the training videos, the test is read once.
 
     `accuracy` is the video-level one, 0..1: mean of the clips' probabilities; `clip_accuracy` that of single clips, None where no clips were
     given. `per_class` is video-level. `C` is what was chosen, by `cv_accuracy` (None: nothing to choose with). `fit` and `solver` are as asked
-    for, `converged` is None for "sgd", which takes a given number of steps.
+    for, `converged` is None for "sgd", which takes a given number of steps. `predicted`, if asked for, lists the test videos' classes as found.
     """
     (train_codes, test_codes), classes = _codes(train_y, test_y)
     train, test = _probe_rows(train_x, train_codes, "train"), _probe_rows(test_x, test_codes, "test")
@@ -924,8 +925,9 @@ def linear_probe(
         "sgd": lambda x, y, grid: _sgd_path(x, y, grid, len(classes), epochs, batch_size, seed, torch.device(device))}
     found, best, score, rest = _fitted(x, y, owner, test.reshape(-1, test.shape[2]), sorted(grid), paths[solver], seed)
     by_clip = found.reshape(*test.shape[:2], -1)
-    right = by_clip.mean(1).argmax(1) == test_codes
-    return {
+    answer = by_clip.mean(1).argmax(1)
+    right = answer == test_codes
+    return ({"predicted": classes[answer].tolist()} if predictions else {}) | {
         "accuracy": float(right.mean()), "clip_accuracy": float((by_clip.argmax(2) == test_codes[:, None]).mean()) if len(test_x.shape) == 3 else None,
         "fit": fit, "solver": solver, "C": best, "cv_accuracy": score, "converged": rest,
         "per_class": {str(classes[code]): float(right[test_codes == code].mean()) for code in np.unique(test_codes)}}

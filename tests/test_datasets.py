@@ -499,6 +499,33 @@ def test_evaluation_never_replaces_a_video(copy, workers):
     assert caught.value.path == name and "\n" not in str(caught.value) and caught.value.reason
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_lists_what_it_could_not_read_if_asked_to(copy, workers):
+    found, _ = scan(copy, progress=False)
+    lost = (4, 5, 6, 7, 9)  # a whole batch of four, and one of another
+    spoil(found, *lost)
+    loader = make_eval_loader(clips_of(found, max_bad_share=0), 4, workers, missing="list")
+    batches = list(loader)
+    assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2, 3], [8, 10, 11], [12, 13]]
+    assert sorted(loader.missing) == list(lost) and all(loader.missing.values()) and not loader.bad
+    assert all("unread" not in batch for batch in batches)
+    with pytest.raises(ValueError, match="missing is 'skip'.*raise.*list"):
+        make_eval_loader(clips_of(found, max_bad_share=0), 4, missing="skip")
+
+
+def test_a_scanned_folder_remembers_which_split_lost_what(videos, tmp_path):
+    for split in ("train", "test"):
+        shutil.copytree(videos, tmp_path / split, ignore=shutil.ignore_patterns("manifest.csv"))
+    broken = sorted((tmp_path / "test").rglob("*.mp4"))[0]
+    broken.write_bytes(b"no video")
+    found = open_manifest(tmp_path)
+    name = broken.relative_to(tmp_path).as_posix()
+    assert found.unreadable["path"].tolist() == [name] == found.split("test").unreadable["path"].tolist() and found.split("train").unreadable.empty
+    assert found.unreadable["reason"].iloc[0] and name not in set(found.table["path"])
+    found.table[["path", "label", "group", "split"]].to_csv(tmp_path / "manifest.csv", index=False)
+    assert open_manifest(tmp_path).unreadable.empty, "what the folder's own list does not name is no member"
+
+
 def test_a_folder_of_only_bad_videos_ends(copy):
     found, _ = scan(copy, progress=False)
     spoil(found, *range(14))

@@ -2,6 +2,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ivdr import evaluation
+from ivdr import datasets, evaluation
 from ivdr.backbones import create_backbone
 from ivdr.datasets import Manifest, open_manifest
-from ivdr.evaluation import FeatureFiles, Features, Protocol, Rows, extract_features, nearest, retrieve, write_features
+from ivdr.evaluation import FeatureFiles, Features, Protocol, Rows, extract_features, nearest, network_hash, retrieve, write_features
 from ivdr.synthetic import render_dataset
+from ivdr.tcgl import MotionEncoder
+from ivdr.video import VideoError
 
 SMALL = Protocol("small", n_clips=3, clip_len=4, stride=2, size=16, frame_size=(18, 24), ks=(1, 3))
 
@@ -95,6 +98,65 @@ def test_reversed_features_are_those_of_reversed_clips(manifest: Manifest, tmp_p
     assert (np.asarray(write(manifest, tmp_path / "f", reverse=True).clips) == expected.clips).all()
 
 
+def test_both_directions_come_from_one_decoding(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read = [], datasets.read_clips
+    monkeypatch.setattr(datasets, "read_clips", lambda path, *rest: opened.append(path) or read(path, *rest))
+    forwards = write(manifest, tmp_path / "f", backwards=tmp_path / "b")
+    assert len(opened) == 22
+    for folder, options in (("f", {}), ("b", {"reverse": True})):
+        assert contents(tmp_path / folder) == contents(write(manifest, tmp_path / f"{folder}-alone", **options).folder)
+    assert not forwards.reverse and FeatureFiles(tmp_path / "b").reverse
+    (tmp_path / "b" / "shard-00001.json").unlink()
+    opened.clear()
+    write(manifest, tmp_path / "f", backwards=tmp_path / "b")
+    assert len(opened) == 5 and contents(tmp_path / "b") == contents(tmp_path / "b-alone"), "only what is not there"
+
+
+# members that cannot be read
+
+@pytest.fixture
+def spoilt(manifest: Manifest, videos: Path, tmp_path: Path) -> tuple[Manifest, Manifest, list[str]]:
+    "The manifest on a copy of which a whole shard and two more cannot be read; the same without those; which they are."
+    root = tmp_path / "copy"
+    shutil.copytree(videos, root)
+    found = open_manifest(root)
+    lost = [0, 5, 6, 7, 8, 9, 21]
+    for row in lost:
+        found.files[row].write_bytes(found.files[row].read_bytes()[:200] if row else b"")
+    return found, Manifest(found.table.drop(index=lost), root), [str(path) for path in found.table["path"].iloc[lost]]
+
+
+def test_missing_members_are_listed_and_change_no_other_feature(spoilt: tuple[Manifest, Manifest, list[str]], tmp_path: Path) -> None:
+    whole, rest, names = spoilt
+    with pytest.raises(VideoError) as stopped:
+        extract_features(network(), whole, SMALL, progress=False)
+    assert Path(stopped.value.path) == whole.files[0]
+    expected, found = extract_features(network(), rest, SMALL, progress=False), extract_features(network(), whole, SMALL, progress=False, missing="list")
+    files = write(whole, tmp_path / "f", missing="list")
+    for features in (found, files, FeatureFiles(tmp_path / "f"), files.load(), Features.load(found.save(tmp_path / "found.npz"))):
+        assert list(features.missing) == names and all(features.missing.values())
+        assert (features.paths, features.groups, len(features)) == (expected.paths, expected.groups, 15)
+        np.testing.assert_allclose(np.asarray(features.clips), expected.clips, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(features.position, expected.position)
+        assert (features.labels == expected.labels).all()
+    assert retrieve(files, expected, SMALL).recall[1] == 1
+
+
+def test_missing_members_are_asked_for(spoilt: tuple[Manifest, Manifest, list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole, _, names = spoilt
+    folder = write(whole, tmp_path / "f", missing="list").folder
+    before = contents(folder)
+    assert contents(write(whole, folder, missing="list").folder) == before
+    with pytest.raises(VideoError) as stopped, caplog.at_level(logging.WARNING, "ivdr.evaluation"):
+        write(whole, folder)
+    assert stopped.value.path == str(whole.files[0]) and "shard-00000.json lacks 1 of 5 videos" in caplog.text
+    none = Manifest(whole.table.iloc[5:10], whole.root)
+    for attempt in (lambda: extract_features(network(), none, SMALL, progress=False, missing="list"), lambda: write(none, tmp_path / "n", missing="list"),
+                    lambda: FeatureFiles(tmp_path / "n")):
+        with pytest.raises(VideoError, match=f"none of 5 videos could be read; {names[1]}: "):
+            attempt()
+
+
 # killed, damaged, of something else
 
 KILLED = """
@@ -160,7 +222,7 @@ def test_other_features_are_not_let_in(manifest: Manifest, tmp_path: Path) -> No
     for options, reason in (
         ({"protocol": SMALL.replace(stride=1)}, "stride 2 there, 1 asked for"), ({"protocol": SMALL.replace(pooling="time")}, "pooling mean there"),
         ({"backbone": network(1)}, "weights"), ({"reverse": True}, "reverse False there"), ({"dtype": "float16"}, "dtype float32 there"),
-        ({"shard_size": 4}, "shard_size 5 there"),
+        ({"shard_size": 4}, "shard_size 5 there"), ({"backbone": create_backbone("small", width=4)}, "weights"),
     ):
         with pytest.raises(ValueError, match=f"holds other features.*{reason}.*another folder"):
             write(manifest, folder, **options)
@@ -169,6 +231,14 @@ def test_other_features_are_not_let_in(manifest: Manifest, tmp_path: Path) -> No
     assert contents(folder) == whole
     # what is asked of features later does not make them others
     write(manifest, folder, protocol=SMALL.replace(name="mine", centring="own", ks=(5,)))
+
+
+def test_networks_of_one_set_of_weights_are_told_apart_by_what_they_do() -> None:
+    torch.manual_seed(0)
+    whole, wide = torch.nn.Conv3d(3, 4, 3), torch.nn.Conv3d(3, 4, 3, stride=2)
+    wide.load_state_dict(whole.state_dict())
+    assert network_hash(whole) != network_hash(wide)
+    assert network_hash(MotionEncoder(network(), "motion")) == network_hash(MotionEncoder(network(), "motion")) != network_hash(MotionEncoder(network(), "all"))
 
 
 def test_what_is_no_features_folder_is_named(manifest: Manifest, tmp_path: Path) -> None:
