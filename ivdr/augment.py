@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'REFERENCE_SIZE', 'RECIPES', 'crop_clips', 'resize_clips', 'normalise', 'to_frames',
            'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'adjust_gamma', 'gaussian_blur',
-           'Recipe', 'IIVDRRecipe', 'LightRecipe', 'resize_crops', 'ScaledCropRecipe', 'drop_channel',
+           'Recipe', 'IIVDRRecipe', 'FinetuneRecipe', 'LightRecipe', 'resize_crops', 'ScaledCropRecipe', 'drop_channel',
            'erase_rectangles', 'TCLRRecipe', 'CropRecipe', 'centre_crop', 'ClipAugment']
 
 # %% ../nbs/04_augment.ipynb #54b3f39e
@@ -245,6 +245,19 @@ def _share(draw: Tensor, *probabilities: float) -> list[Tensor]:
 # %% ../nbs/04_augment.ipynb #12bb8c96
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
 
+def _jitter_where(
+    chosen: Tensor,  # bool (N,) on the CPU: which clips
+    clips: Tensor,  # float (N, 3, T, S, S), 0..1; changed in place
+    draws: dict[str, Tensor],  # float64 (N,) on the CPU: brightness, contrast, saturation, hue, order
+    ranges: "IIVDRRecipe | FinetuneRecipe",  # how wide each of the four is
+) -> None:
+    "Jitter the colours of some clips, by factors drawn from the recipe's ranges."
+    rows = chosen.nonzero().flatten()
+    if len(rows):
+        spread = {"brightness": (1, ranges.brightness), "contrast": (1, ranges.contrast), "saturation": (1, ranges.saturation), "hue": (0, ranges.hue)}
+        factors = torch.stack([centre + width * (2 * draws[name] - 1) for name, (centre, width) in spread.items()])
+        _jitter(clips, rows, _ORDERS[(draws["order"][rows] * len(_ORDERS)).long()], factors)
+
 @dataclass(frozen=True)
 class IIVDRRecipe(Recipe):
     "The pretraining augmentation of IIVDR (Zhang et al., 2021), with the numbers of the authors' released code."
@@ -263,14 +276,28 @@ class IIVDRRecipe(Recipe):
     def colour(self, clips: Tensor, draws: dict[str, Tensor], view: Tensor) -> Tensor:
         "Colour jitter in a random order, then blur, each on the clips that drew it."
         plain = (view == 0) & (draws["null"] < self.null_p)
-        jittered = (~plain & (draws["jitter"] < self.jitter_p)).nonzero().flatten()
-        if len(jittered):
-            spread = {"brightness": (1, self.brightness), "contrast": (1, self.contrast), "saturation": (1, self.saturation), "hue": (0, self.hue)}
-            factors = torch.stack([centre + width * (2 * draws[name] - 1) for name, (centre, width) in spread.items()])
-            _jitter(clips, jittered, _ORDERS[(draws["order"][jittered] * len(_ORDERS)).long()], factors)
+        _jitter_where(~plain & (draws["jitter"] < self.jitter_p), clips, draws, self)
         low, high = (s * clips.shape[-1] / REFERENCE_SIZE for s in self.blur_sigma)
         blur = partial(gaussian_blur, radius=math.ceil(3 * high))
         _change(clips, ~plain & (draws["blur"] < self.blur_p), blur, low + (high - low) * draws["sigma"])
+        return clips
+
+# %% ../nbs/04_augment.ipynb #0aea7c42
+@dataclass(frozen=True)
+class FinetuneRecipe(Recipe):
+    "The fine-tuning augmentation of IIVDR (Zhang et al., 2021), released code: crop, mirror, colour jitter."
+    flip_p: float = 0.5  # probability of a horizontal flip
+    jitter_p: float = 0.8  # probability of colour jitter
+    brightness: float = 0.8  # factor from U(1 - b, 1 + b); likewise the next two
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.2  # shift from U(-h, h), turns
+    draws: ClassVar[tuple[str, ...]] = ("top", "left", "flip", "jitter", "brightness", "contrast", "saturation", "hue", "order")
+
+    def colour(self, clips: Tensor, draws: dict[str, Tensor], view: Tensor) -> Tensor:
+        "Mirror, then colour jitter in a random order, each on the clips that drew it."
+        _change(clips, draws["flip"] < self.flip_p, partial(torch.flip, dims=(-1,)))
+        _jitter_where(draws["jitter"] < self.jitter_p, clips, draws, self)
         return clips
 
 # %% ../nbs/04_augment.ipynb #06a3d710
@@ -382,7 +409,8 @@ class TCLRRecipe(ScaledCropRecipe):
     gamma_p: float = 0.75  # probability of a gamma change of what is grey; nothing else gets one
     channel_p: float = 0.125  # probability that one channel is dropped; never together with greyscale
     erase_p: float = 0.5  # probability of a black rectangle, with sides of 9 to 18 pixels at REFERENCE_SIZE
-    strength: float = 0.25  # contrast, saturation, brightness and gamma from U(1 - s, 1 + s)
+    strength: float = 0.25  # contrast, saturation and brightness from U(1 - s, 1 + s)
+    gamma: float = 0.25  # gamma from U(1 - g, 1 + g)
     hue: float = 0.1  # turn from U(-h, h)
     draws: ClassVar[tuple[str, ...]] = (  # those with a question mark are coins
         *ScaledCropRecipe.draws, "contrast?", "contrast", "hue?", "hue", "saturation?", "saturation", "brightness?", "brightness",
@@ -390,7 +418,8 @@ class TCLRRecipe(ScaledCropRecipe):
 
     def colour(self, clips: Tensor, draws: dict[str, Tensor], view: Tensor) -> Tensor:
         "Each change on the clips that drew it, in the published order; last the rectangle."
-        factor = {name: 1 + self.strength * (2 * draws[name] - 1) for name in ("contrast", "saturation", "brightness", "gamma")}
+        widths = dict.fromkeys(("contrast", "saturation", "brightness"), self.strength) | {"gamma": self.gamma}
+        factor = {name: 1 + width * (2 * draws[name] - 1) for name, width in widths.items()}
         early, late = _share(draws["contrast?"], self.contrast_p / 2, self.contrast_p / 2)
         grey, bare = _share(draws["colourless?"], self.grey_p, self.channel_p)
         _change(clips, early, adjust_contrast, factor["contrast"])
@@ -416,6 +445,9 @@ RECIPES: dict[str, Recipe] = {
     "iivdr-portrait": IIVDRRecipe(frame=(171, 128)),
     "tclr": TCLRRecipe(),
     "tclr-published": TCLRRecipe(everywhere=False),
+    "iivdr-finetune": FinetuneRecipe(),
+    "tclr-linear": TCLRRecipe(contrast_p=0.125, hue_p=0.15, saturation_p=0.15, brightness_p=0.15, grey_p=0.1, channel_p=0.0, erase_p=0.25,
+                              strength=0.1, gamma=0.15, hue=0.05),
     "tcgl": CropRecipe(),
     "light": LightRecipe(),
     "none": Recipe(),

@@ -6,8 +6,8 @@
 __all__ = ['logger', 'COLUMNS', 'Missing', 'content_hash', 'Manifest', 'scan', 'save_unreadable', 'open_manifest', 'ucf101_group',
            'hmdb51_source', 'kinetics_name', 'parse_kinetics_name', 'Listing', 'ucf101_listing', 'hmdb51_listing',
            'kinetics_listing', 'BenchmarkScan', 'scan_listing', 'scan_ucf101', 'scan_hmdb51', 'scan_kinetics',
-           'resize_frames', 'read_clips', 'stand_ins', 'VideoClips', 'steps_per_epoch', 'ClipLoader', 'make_loader',
-           'make_eval_loader']
+           'label_subset', 'held_out', 'resize_frames', 'read_clips', 'stand_ins', 'VideoClips', 'steps_per_epoch',
+           'ClipLoader', 'make_loader', 'make_eval_loader']
 
 # %% ../nbs/03_datasets.ipynb #79f73c24
 import hashlib
@@ -20,6 +20,7 @@ import re
 import stat
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -832,6 +833,82 @@ def scan_kinetics(
 ) -> BenchmarkScan:  # manifest, missing, extra, unreadable
     "Kinetics-400, -600 or -700 (Kay et al., 2017) as it is on disk, held against its annotation tables."
     return scan_listing(root, kinetics_listing(annotations), partial, workers, progress)
+
+# %% ../nbs/03_datasets.ipynb #d3f316bd
+def _dealt(
+    groups: Sequence[str],  # (n,) of the videos of one class
+    rng: np.random.Generator,  # draws the order of groups, and of videos within them
+) -> list[int]:  # a permutation of 0..n-1: one video of each group in turn, until all are dealt
+    "Deal the videos of a class out over its groups."
+    place, turn, seen = rng.permutation(len(groups)), {}, Counter[str]()
+    rank = {group: i for i, group in enumerate(rng.permutation(sorted(set(groups))).tolist())}
+    for video in place.tolist():
+        turn[video] = (seen[groups[video]], rank[groups[video]])
+        seen[groups[video]] += 1
+    return sorted(turn, key=turn.__getitem__)
+
+
+def _class_rows(
+    manifest: Manifest,  # the videos
+) -> dict[str, list[int]]:  # label -> its rows, in the order of their paths
+    "The rows of each class, whatever the order of the manifest."
+    order = np.argsort(manifest.table["path"].to_numpy(str), kind="stable")
+    return {label: order[manifest.targets[order] == number].tolist() for number, label in enumerate(manifest.classes)}
+
+# %% ../nbs/03_datasets.ipynb #ca957afc
+def label_subset(
+    manifest: Manifest,  # the videos that have labels
+    share: float,  # of them that is kept, above 0 and up to 1
+    seed: int = 0,  # which of them
+) -> Manifest:  # of each class its share, at least one video; rows in their order
+    "A part of the labels, every class and as many groups as possible in it; with one seed, a larger share contains the smaller."
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; it must be above 0 and at most 1")
+    groups, kept = manifest.table["group"].to_numpy(str), []
+    for number, rows in enumerate(_class_rows(manifest).values()):
+        order = _dealt(groups[rows].tolist(), np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,))))
+        kept += [rows[video] for video in order[: max(1, round(share * len(rows)))]]
+    return Manifest(manifest.table.iloc[sorted(kept)], manifest.root)
+
+# %% ../nbs/03_datasets.ipynb #8994c011
+def held_out(
+    manifest: Manifest,  # videos for training
+    share: float = 0.2,  # of them that should be held out, above 0 and below 1
+    seed: int = 0,  # which groups are asked first
+) -> tuple[Manifest, Manifest]:  # those to fit on, every class among them, and those held out; no group in both
+    "Hold out whole groups, of each class about its share as far as groups allow."
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}; it must be above 0 and below 1")
+    by_group = [members for _, members in sorted(pd.Series(manifest.targets).groupby(manifest.table["group"].to_numpy(str)), key=lambda item: item[0])]
+    count = np.bincount(manifest.targets).astype(float)
+    wanted, left, gone, spare = share * count, count.copy(), [], []
+    for number in np.random.default_rng(seed).permutation(len(by_group)).tolist():
+        classes, videos = np.unique(by_group[number].to_numpy(), return_counts=True)
+        if (left[classes] <= videos).any():
+            continue  # the last videos of a class stay
+        # how much further from the wanted counts, in shares of a class squared: (w - v)² - w² for each class
+        further = float(((videos - 2 * wanted[classes]) * videos / count[classes] ** 2).sum())
+        spare.append((further, number))
+        if further < 0:
+            gone.append(number)
+            left[classes] -= videos
+            wanted[classes] -= videos
+    if not spare:
+        raise ValueError(_indivisible(manifest))
+    rows = np.concatenate([by_group[number].index for number in gone or [min(spare)[1]]])
+    out = np.isin(np.arange(len(manifest)), rows)
+    return Manifest(manifest.table[~out], manifest.root), Manifest(manifest.table[out], manifest.root)
+
+
+def _indivisible(
+    manifest: Manifest,  # of which no group can go
+) -> str:
+    "Why nothing can be held out."
+    groups = manifest.table.groupby("label")["group"].nunique()
+    tied = sorted(groups.index[groups == 1])
+    return (f"none of {manifest.table['group'].nunique()} groups can be held out: each holds all videos of a class "
+            f"({len(tied)} classes have videos of one group only: {', '.join(tied[:3])}{', …' if len(tied) > 3 else ''}); "
+            "at least one group is needed whose classes all occur in other groups too")
 
 # %% ../nbs/03_datasets.ipynb #100dc8cc
 def resize_frames(

@@ -67,6 +67,8 @@ class Method(Encoding):
     views: ViewRule
     n_draws: int
     parts: int = 1  # equal parts that its clips are cut into
+    uses_labels: bool = False  # True: forward gets the videos' class numbers as a third argument, and there is an option `classes`
+    encoder_options: tuple[str, ...] = ()  # options that prepare clips for the backbone; taken over from a run whose weights it starts from
     view_names: tuple[str, ...] = ()  # what its clips are called in pictures; none: clip 1, clip 2 and so on
     blind: Mapping[str, float] = MappingProxyType({})  # by term or accuracy: its value for a network that tells nothing apart
 

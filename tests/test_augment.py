@@ -510,7 +510,7 @@ def test_fresh_draws_follow_torch_seed() -> None:
 
 def test_wrong_input_is_named() -> None:
     augment, frames = ClipAugment("iivdr", 16), random_frames(2, 3, 4, 18, 24)
-    with pytest.raises(ValueError, match="strong.*iivdr, iivdr-portrait, tclr, tclr-published, tcgl, light, none"):
+    with pytest.raises(ValueError, match="strong.*iivdr, iivdr-portrait, tclr, tclr-published, iivdr-finetune, tclr-linear, tcgl, light, none"):
         ClipAugment("strong")
     with pytest.raises(ValueError, match="size: got 0"):
         ClipAugment("light", 0)

@@ -10,7 +10,7 @@ from ivdr.sampling import sample_rng
 from ivdr.training import METHODS, Method, OptimConfig, create_method, create_optimizer
 
 FRAMES, SIZE = 16, 20
-OPTIONS = {"moco": {"queue_size": 4}, "iivdr-moco": {"queue_size": 4}}
+OPTIONS = {"moco": {"queue_size": 4}, "iivdr-moco": {"queue_size": 4}, "supervised": {"classes": ["run", "walk"]}}
 LIGHT = {"small": {"width": 4}}
 
 
@@ -32,7 +32,8 @@ def test_every_method_takes_a_step_on_every_backbone(name: str, backbone: str) -
     draws = torch.rand(2, method.n_draws) if method.n_draws else None
     optimizer = create_optimizer(method.train(), OptimConfig(lr=0.01))
     before = {n: p.detach().clone() for n, p in method.backbone.named_parameters()}
-    losses = method(clips, draws)
+    labels = (torch.arange(2),) if method.uses_labels else ()
+    losses = method(clips, draws, *labels)
     losses["loss"].backward()
     optimizer.step()
     assert all(value.ndim == 0 and bool(value.isfinite()) for value in losses.values()), losses

@@ -70,7 +70,7 @@ def test_a_recipe_file_is_read_as_strictly(tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text(text)
         with pytest.raises(ValueError, match=words):
             read_config(str(tmp_path / "mine.yaml"), data="d", out="o")
-    with pytest.raises(ValueError, match="unknown recipe 'paper'; accepted: iivdr, iivdr-moco, laptop, moco, simclr, tcgl, tclr"):
+    with pytest.raises(ValueError, match="unknown recipe 'paper'; accepted: finetune-iivdr, .*, iivdr, iivdr-moco, laptop, .*moco, simclr, tcgl, tclr"):
         read_config("paper", data="d", out="o")
     with pytest.raises(ValueError, match="data"):
         read_config("laptop", out="o")
@@ -78,11 +78,12 @@ def test_a_recipe_file_is_read_as_strictly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", training.recipe_names())
 def test_every_recipe_builds_and_its_file_reads_back(recipe: str, tmp_path: Path) -> None:
-    temperature = "method_options.tau" if recipe == "tcgl" else "method_options.temperature"
-    config = read_config(recipe, data="d", out=str(tmp_path), **{temperature: 0.2})
+    supervised = recipe.startswith(("finetune", "linear"))
+    number = "method_options.dropout" if supervised else "method_options.tau" if recipe == "tcgl" else "method_options.temperature"
+    config = read_config(recipe, data="d", out=str(tmp_path), **{number: 0.2})
     training.write_config(config, tmp_path / "config.yaml")
     assert read_config(str(tmp_path / "config.yaml")) == config
-    assert config.method_options[temperature.split(".")[1]] == 0.2
+    assert config.method_options[number.split(".")[1]] == 0.2
     assert isinstance(training.build_method(read_config(recipe, data="d", out="o", backbone="small")), training.METHODS[config.method])
     # complete: no key is left to a default that may change one day
     written = training._flat(yaml.safe_load((tmp_path / "config.yaml").read_text()))
