@@ -584,7 +584,7 @@ def confusion_matrix(
     names = [name.replace("_", " ") for name in classes]
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     side, room = max(1.3, 0.42 * len(classes)), 0.075 * max(map(len, names))
-    figure = Picture(side + room + 0.45, side + 0.75 * room + 0.45 + 0.25 * bool(title))
+    figure = Picture(max(side + room + 0.45, 0.085 * len(title)), side + 0.75 * room + 0.45 + 0.25 * bool(title))
     axes = figure.add_subplot()
     axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("share", ["#f4f4f2", colour]), vmin=0, vmax=1, interpolation="nearest")
     for (i, j), share in np.ndenumerate(shares):
@@ -592,9 +592,11 @@ def confusion_matrix(
             axes.text(j, i, f"{counts[i, j]:g}", ha="center", va="center", fontsize=8, color="white" if share > 0.55 else "#22262f")
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
-    clean(axes, title, grid="").tick_params(colors=INK)
+    clean(axes, grid="").tick_params(colors=INK)
     axes.spines["bottom"].set_visible(False)
     axes.set(xlabel="predicted", ylabel="true")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
 
 # %% ../nbs/14_plots.ipynb #408671a0
