@@ -1155,15 +1155,33 @@ class FeatureFiles:
         return Features(np.asarray(self.clips, dtype=np.float32), self.position, self.targets, self.classes, self.paths, self.groups, self.missing)
 
 # %% ../nbs/12_evaluation.ipynb #9ce0a451
+def _mended(
+    folder: Path,  # of the features
+    number: int,  # of a shard that is in order
+    manifest: Manifest,  # the videos
+    protocol: Protocol,  # which clips
+) -> str | None:  # what to say if a video that it lacks can be read by now
+    listing = _shard_file(folder, "shard", number)
+    lost = manifest.table[manifest.table["path"].isin(_read_json(listing).get("missing", {}))]
+    if not len(lost):
+        return None
+    loader = make_eval_loader(evaluation_clips(Manifest(lost, manifest.root), protocol), 1, missing="list")
+    found = sum(1 for _ in loader)
+    return f"{listing} lacks {len(lost)} videos, of which {found} can be read by now" if found else None
+
+
 def _to_do(
     folders: Mapping[bool, Path],  # by direction
     shards: Sequence[slice],  # of the manifest's rows
+    manifest: Manifest,  # the videos
+    protocol: Protocol,  # which clips
     missing: Missing,  # whether a shard may lack videos
 ) -> list[list[bool]]:  # for each shard, the directions in which it has to be computed
-    "What is not there yet, or is damaged, which is said."
+    "What is not there yet; what is damaged or can be mended, which is said."
     work: list[list[bool]] = []
     for number, rows in enumerate(shards):
         faults = {reverse: _shard_fault(folder, number, rows.stop - rows.start, missing=missing) for reverse, folder in folders.items()}
+        faults |= {reverse: _mended(folders[reverse], number, manifest, protocol) for reverse, fault in faults.items() if fault is None}
         for damage in filter(None, faults.values()):
             logger.warning("%s; that shard is computed again", damage)
         work.append([reverse for reverse, fault in faults.items() if fault is not None])
@@ -1193,7 +1211,7 @@ def write_features(
     for direction, place in folders.items():
         _claim(place, _features_index(manifest, protocol, network, direction, dtype, shard_size))
     shards = list(_blocks(len(manifest), shard_size))
-    work = _to_do(folders, shards, missing)
+    work = _to_do(folders, shards, manifest, protocol, missing)
     with tqdm(total=len(manifest), desc="features", unit="video", disable=None if progress else True) as bar, _at_work(backbone, device):
         for number, (rows, directions) in enumerate(zip(shards, work, strict=True)):
             if not directions:

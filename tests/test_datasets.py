@@ -513,9 +513,9 @@ def test_evaluation_lists_what_it_could_not_read_if_asked_to(copy, workers):
         make_eval_loader(clips_of(found, max_bad_share=0), 4, missing="skip")
 
 
-def test_a_scanned_folder_remembers_which_split_lost_what(videos, tmp_path):
+def test_a_scanned_folder_remembers_which_split_lost_what(folder, tmp_path):
     for split in ("train", "test"):
-        shutil.copytree(videos, tmp_path / split, ignore=shutil.ignore_patterns("manifest.csv"))
+        shutil.copytree(folder / "train", tmp_path / split)
     broken = sorted((tmp_path / "test").rglob("*.mp4"))[0]
     broken.write_bytes(b"no video")
     found = open_manifest(tmp_path)

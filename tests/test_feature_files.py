@@ -147,6 +147,11 @@ def test_missing_members_are_asked_for(spoilt: tuple[Manifest, Manifest, list[st
     folder = write(whole, tmp_path / "f", missing="list").folder
     before = contents(folder)
     assert contents(write(whole, folder, missing="list").folder) == before
+    rest, again = whole.files[21].read_bytes(), whole.files[20].read_bytes()
+    whole.files[21].write_bytes(again)  # downloaded once more
+    with caplog.at_level(logging.WARNING, "ivdr.evaluation"):
+        assert list(write(whole, folder, missing="list").missing) == names[:-1] and "lacks 1 videos, of which 1 can be read by now" in caplog.text
+    whole.files[21].write_bytes(rest)
     with pytest.raises(VideoError) as stopped, caplog.at_level(logging.WARNING, "ivdr.evaluation"):
         write(whole, folder)
     assert stopped.value.path == str(whole.files[0]) and "shard-00000.json lacks 1 of 5 videos" in caplog.text
