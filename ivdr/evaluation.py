@@ -7,7 +7,8 @@ __all__ = ['logger', 'Centring', 'Pooling', 'Placement', 'PROTOCOLS', 'Array', '
            'FloatType', 'SpacedViews', 'Protocol', 'pool_clips', 'replacing', 'Features', 'evaluating',
            'evaluation_clips', 'extract_features', 'Rows', 'nearest', 'first_hits', 'retrieval', 'chance',
            'centre_features', 'knn', 'grouped_folds', 'standardise', 'linear_probe', 'network_hash', 'FeatureFiles',
-           'write_features', 'Recalls', 'retrieve', 'versions', 'Result', 'save_result', 'load_result']
+           'write_features', 'Recalls', 'retrieve', 'own_protocol', 'named_protocol', 'Predictions', 'classify',
+           'check_classes', 'finetune', 'versions', 'Result', 'save_result', 'load_result']
 
 # %% ../nbs/12_evaluation.ipynb #8b0c0e48
 import dataclasses
@@ -25,12 +26,15 @@ from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal, cast, get_args
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors import torch as safetensors_torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
@@ -39,11 +43,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .augment import centre_crop
+from .augment import ClipAugment, centre_crop
 from .backbones import global_pool
 from .contrastive import full_precision, unit
-from .datasets import Manifest, Missing, VideoClips, make_eval_loader
+from .datasets import Manifest, Missing, VideoClips, held_out, label_subset, make_eval_loader
 from .sampling import Frames, UniformViews, ViewRule, sparse_dense_clips
+from .training import (EPOCHS, MAY_DIFFER, METHODS, Job, Row, Supervised, TrainConfig, flat_config, load_run, load_weights, on_main,
+                           pretrain, read_config, read_epochs, write_atomic)
 from .video import VideoError
 
 logger = logging.getLogger(__name__)
@@ -139,6 +145,7 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (
     Protocol("iivdr-test", stride=2, source=f"{_IIVDR}: test of a classifier, mean of the clips' probabilities"),
     Protocol("tclr", n_clips=9, stride=2, frame_size=(140, 187), ks=(1, 5, 10, 20), pooling="time", placement="tclr",
              source=f"{_TCLR}: retrieval; the crop is 0.8 of the height; released models expect blue before red, which is not done here"),
+    Protocol("tclr-test", stride=2, frame_size=(140, 187), placement="tclr", source=f"{_TCLR}: test of a classifier, ten clips, mean of the clips' probabilities"),
     Protocol("tcgl", stride=1, pooling="max", pool_window=(1, 2, 2), source=f"{_TCGL}: retrieval with C3D and R3D; (2, 5, 5) for R(2+1)D"),
     Protocol("recommended", centring="gallery", source="ours: IIVDR's clips, centred by the gallery alone, so that no query depends on another"),
     Protocol("laptop", clip_len=8, size=32, frame_size=(37, 49), source="ours: small frames, for a processor without help"),
@@ -1276,6 +1283,277 @@ def retrieve(
         centred = recall()
     blind = {k: chance("retrieval", query_codes, gallery_codes, k) for k in ks}
     return Recalls(centred, uncentred, blind, len(asked), len(query) - len(asked), len(gallery), [str(name) for name in classes[np.unique(query_codes)]])
+
+# %% ../nbs/12_evaluation.ipynb #fb7d9ef6
+def own_protocol(
+    config: TrainConfig,  # how a network was trained
+    name: str = "as trained",  # what to call it
+) -> Protocol:
+    "Ten clips a video, as long, as wide apart and as large as those that the network was trained on."
+    clips = config.clips
+    frame_size = clips.frame_size or ClipAugment(clips.augment, clips.size).evaluation_frame_size
+    return Protocol(name, clip_len=clips.length, stride=clips.stride, size=clips.size, frame_size=frame_size, backend=clips.backend)
+
+
+def named_protocol(
+    name: str,  # a key of `PROTOCOLS`
+) -> Protocol:
+    "A protocol by its name."
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name!r}; accepted: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+class _Scores(nn.Module):
+    "A classifier as an encoder: its feature map is one score a class."
+
+    def __init__(self, method: Supervised) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, clips: Tensor) -> Tensor:  # (B, 3, T, S, S) -> (B, classes, 1, 1, 1)
+        return self.method.scores(clips)[:, :, None, None, None]
+
+# %% ../nbs/12_evaluation.ipynb #f4daf725
+@dataclasses.dataclass
+class Predictions:
+    "What a classifier says of N videos, M clips each, among C classes."
+    scores: NDArray[np.float64]  # (N, M, C), before the softmax
+    classes: list[str]  # (C,): names, in the classifier's order
+    labels: NDArray[np.str_]  # (N,): the truth, by name
+    paths: list[str]  # (N,): the video files, relative to the manifest
+    missing: dict[str, str]  # videos that could not be read and are none of the N: path -> reason
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:  # (N, C)
+        "Of each class for each video: the mean over its clips. IIVDR (Zhang et al., 2021), released code; that of TCGL takes the mean of scores."
+        return np.asarray(torch.from_numpy(self.scores).softmax(-1).mean(1).numpy())
+
+    def figures(self) -> dict[str, float]:
+        "Accuracy of videos and of single clips, and the clips' cross entropy."
+        number = {name: i for i, name in enumerate(self.classes)}
+        truth = np.array([number[str(name)] for name in self.labels])
+        chosen = torch.from_numpy(self.scores).log_softmax(-1).numpy()[np.arange(len(truth)), :, truth]
+        right, clips_right = self.probabilities.argmax(-1) == truth, self.scores.argmax(-1) == truth[:, None]
+        return {"accuracy": float(right.mean()), "clip_accuracy": float(clips_right.mean()), "loss": float(-chosen.mean())}
+
+    def per_class(self) -> dict[str, float]:
+        "Accuracy among the videos of each class that occurs."
+        said = np.asarray(self.classes)[self.probabilities.argmax(-1)]
+        return {str(name): float((said[self.labels == name] == name).mean()) for name in np.unique(self.labels)}
+
+# %% ../nbs/12_evaluation.ipynb #69b0abdd
+def classify(
+    method: Supervised,  # a trained classifier; its modes and device are as before afterwards
+    manifest: Manifest,  # the videos, of classes that it knows
+    protocol: Protocol,  # clips, stride, size; pooling does not matter
+    device: str | torch.device = "cpu",  # where to compute
+    batch_size: int = 64,  # clips a forward pass
+    workers: int = 0,  # processes that decode
+    progress: bool = True,  # show a bar on a terminal
+    clips: VideoClips | None = None,  # `evaluation_clips(manifest, protocol, cache=True)`, to decode once for several calls
+    missing: Missing = "raise",  # a video that cannot be read ends it with a `VideoError`, or is left out and listed
+) -> Predictions:
+    "The scores of all clips of all videos; classes are matched by name."
+    check_classes(method.classes, manifest)
+    plain = protocol.replace(pooling="mean", pool_window=None)
+    found = extract_features(_Scores(method), manifest, plain, False, device, batch_size, workers, progress, clips, missing)
+    return Predictions(found.clips.astype(np.float64), method.classes, found.labels, found.paths, found.missing)
+
+
+def check_classes(
+    known: Sequence[str],  # to the classifier
+    manifest: Manifest,  # what it is asked about
+) -> None:
+    "Refuse videos of classes that a classifier cannot name."
+    if unknown := sorted(set(manifest.classes) - set(known)):
+        raise ValueError(f"{manifest.root} has videos of {len(unknown)} classes that the classifier does not know "
+                         f"({', '.join(unknown[:5])}); it knows {', '.join(known)}")
+
+# %% ../nbs/12_evaluation.ipynb #29484f4b
+@dataclasses.dataclass
+class _Plan:
+    "A fine-tuning run before any work."
+    config: TrainConfig  # of the run
+    fit: Manifest  # videos trained on
+    check: Manifest | None  # videos held out; None: nothing goes by them
+    test: Manifest  # opened at the end
+    protocol: Protocol  # how the last two are read
+    asked: dict[str, Any]  # everything that the result depends on, for comparison
+
+    @property
+    def out(self) -> Path:
+        return Path(self.config.out)
+
+
+def _finetune_config(
+    init: str | Path | None,  # run folder
+    recipe: str,  # name or file
+    classes: list[str],  # of the training videos
+    fixed: dict[str, Any],  # keys that finetune sets
+    overrides: Mapping[str, Any],  # keys that the caller sets
+) -> TrainConfig:
+    "The recipe, with the pretrained run's own backbone."
+    config = read_config(recipe, **dict(overrides) | fixed)
+    if config.epochs < 1:
+        raise ValueError(f"epochs is {config.epochs}; fine-tuning takes at least 1")
+    if not METHODS[config.method].uses_labels:
+        raise ValueError(f"recipe {recipe} trains by {config.method}, which uses no labels; accepted are those of method supervised")
+    if init is not None and not any(key.startswith("backbone") for key in overrides):
+        source = load_run(init)[1]
+        config = dataclasses.replace(config, backbone=source.backbone, backbone_options=source.backbone_options)
+    config.method_options["classes"] = config.method_options.get("classes") or classes
+    return config
+
+# %% ../nbs/12_evaluation.ipynb #cf02e4bc
+def _held_out_for(
+    config: TrainConfig,  # says whether anything goes by videos held out
+    labelled: Manifest,  # all that have labels
+) -> tuple[Manifest, Manifest | None]:  # to fit on, and held out
+    if config.finetune.select == "last" and config.optim.schedule != "plateau":
+        return labelled, None
+    try:
+        return held_out(labelled, config.finetune.held_out, config.seed)
+    except ValueError as error:
+        raise ValueError(f"recipe {config.recipe} goes by videos held out (finetune.select {config.finetune.select}, optim.schedule {config.optim.schedule}), "
+                         f"but {error}; or choose finetune.select=last and another schedule") from error
+
+
+def _asked(
+    init: str | Path | None,  # run folder
+    config: TrainConfig,  # of the run
+    share: float,  # of the labels
+    protocol: Protocol,  # of the test
+    **manifests: Manifest | None,  # by role
+) -> dict[str, Any]:  # JSON values
+    "Everything that a result depends on, and nothing else."
+    whole = {key: value for key, value in flat_config(config).items() if key == "epochs" or key.startswith("finetune.") or key not in MAY_DIFFER}
+    network = None if init is None else network_hash(load_run(init)[0].encoder)
+    hashes = {role: None if videos is None else videos.hash for role, videos in manifests.items()}
+    how: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(protocol)))
+    return {"init": network, "share": share, **hashes, **{f"protocol.{key}": value for key, value in how.items()}, **whole}
+
+# %% ../nbs/12_evaluation.ipynb #daf5a265
+def _claim_run(
+    plan: _Plan,  # of the run
+) -> None:
+    "Write down in the run folder what is asked, and with which videos, unless it holds something else."
+    file = plan.out / "finetune.json"
+    if not file.is_file() and (plan.out / "config.yaml").exists():
+        raise ValueError(f"{plan.out} holds a run that finetune did not start; choose another out")
+    before = _read_json(file) if file.is_file() else plan.asked
+    other = [f"{key}: {before.get(key, 'not set')} -> {plan.asked.get(key, 'not set')}" for key in before | plan.asked if before.get(key) != plan.asked.get(key)]
+    if other:
+        raise ValueError(f"{plan.out} holds another fine-tuning run ({'; '.join(other[:5])}{'; …' if len(other) > 5 else ''}); choose another out")
+    plan.out.mkdir(parents=True, exist_ok=True)
+    plan.fit.save(plan.config.data)
+    if plan.check is not None:
+        plan.check.save(plan.out / "check.csv")
+    with replacing(file) as opened:
+        opened.write(json.dumps(plan.asked, indent=1).encode())
+
+
+def _best_epoch(
+    rows: Sequence[Row],  # of `read_epochs`, at least one
+) -> int:
+    "The epoch with the highest accuracy; among equals the lowest loss, then the earliest."
+    return int(min(rows, key=lambda row: (-row["accuracy"], row["loss"], row["epoch"]))["epoch"])
+
+# %% ../nbs/12_evaluation.ipynb #7c55445d
+class _HeldOut:
+    "Looks at the held-out videos when an epoch is complete, and keeps the best weights."
+
+    def __init__(self, plan: _Plan, check: Manifest) -> None:
+        self.plan, self.check = plan, check
+        self.clips = evaluation_clips(check, plan.protocol, plan.config.clips.cache and not plan.config.workers)
+
+    def __call__(self, job: Job, epoch: int, accelerator: Accelerator) -> Row:
+        return on_main(accelerator, lambda: self.look(job, epoch, accelerator.device))
+
+    def look(self, job: Job, epoch: int, device: torch.device) -> Row:
+        method = cast(Supervised, job.method)
+        found = classify(method, self.check, self.plan.protocol, device, workers=self.plan.config.workers, progress=False, clips=self.clips, missing="list")
+        figures = {name: value for name, value in found.figures().items() if name != "clip_accuracy"}
+        if _best_epoch([*job.history, {"epoch": epoch, **figures}]) == epoch:
+            weights = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in method.state_dict().items()}
+            (job.run / "checkpoints").mkdir(exist_ok=True)
+            write_atomic(job.run / _BEST, safetensors_torch.save(weights, {"epoch": str(epoch)}))
+        return figures
+
+
+_BEST = Path("checkpoints", "best.safetensors")
+
+
+def _chosen(
+    plan: _Plan,  # of a run that is trained
+) -> tuple[Supervised, int, float | None]:  # the network, its epoch, its accuracy on videos held out
+    "The network that the recipe chooses."
+    method, rows = cast(Supervised, load_run(plan.out)[0]), read_epochs(plan.out)
+    last = plan.config.epochs - 1
+    if plan.check is not None and [row["epoch"] for row in rows] != list(range(last + 1)):
+        raise ValueError(f"{plan.out / EPOCHS} should have a row for each of {last + 1} epochs and has {len(rows)}; it was changed, so start anew")
+    epoch = _best_epoch(rows) if plan.config.finetune.select == "held-out" else last
+    if plan.config.finetune.select == "held-out":
+        with safe_open(plan.out / _BEST, "pt") as file:
+            if file.metadata() != {"epoch": str(epoch)}:
+                raise ValueError(f"{plan.out / _BEST} is of {file.metadata()}, but the best epoch is {epoch}; it was changed, so start anew")
+            load_weights(method, {name: file.get_tensor(name) for name in file.keys()}, plan.out / _BEST)
+    return method, epoch, next((row["accuracy"] for row in rows if row["epoch"] == epoch), None)
+
+# %% ../nbs/12_evaluation.ipynb #4a3f13b8
+def _tested(
+    plan: _Plan,  # of a run that is trained
+    share: float,  # of the labels
+    device: torch.device,  # where to compute
+    progress: bool,  # show a bar on a terminal
+) -> dict[str, Any]:
+    "Open the test set, once."
+    method, epoch, accuracy = _chosen(plan)
+    found = classify(method, plan.test, plan.protocol, device, workers=plan.config.workers, progress=progress, missing="list")
+    figures, config = found.figures(), plan.config
+    unlisted = {str(path): str(reason) for path, reason in plan.test.unreadable[["path", "reason"]].itertuples(index=False)}
+    result = {"accuracy": figures["accuracy"], "clip_accuracy": figures["clip_accuracy"], "per_class": found.per_class(), "recipe": config.recipe,
+              "select": config.finetune.select, "epoch": epoch, "held_out_accuracy": accuracy, "videos": len(plan.fit),
+              "held_out": 0 if plan.check is None else len(plan.check), "share": share, "seed": config.seed,
+              "missing": unlisted | found.missing, "run": str(plan.out), "asked": plan.asked}
+    with replacing(plan.out / "results" / "finetune.json") as file:
+        file.write(json.dumps(result, indent=1).encode() + b"\n")
+    return result
+
+# %% ../nbs/12_evaluation.ipynb #993ca849
+def finetune(
+    init: str | Path | None,  # run folder whose encoder is fine-tuned; None: random weights
+    train: Manifest,  # videos with labels
+    test: Manifest,  # opened once, at the end; one that cannot be read is listed, never replaced
+    out: str | Path,  # run folder; the same call goes on with it, or answers from it
+    recipe: str = "finetune-laptop",  # a recipe of method supervised, or a YAML file
+    share: float = 1.0,  # of the labels of `train` that may be used, see `label_subset`
+    seed: int = 0,  # of the subset, the part held out and the run
+    protocol: Protocol | None = None,  # of test and held-out part; None: the recipe's, else ten of its own clips a video
+    device: str | torch.device = "auto",  # "cpu", or "auto": as accelerate finds
+    workers: int | None = None,  # processes that decode; None: as the recipe says
+    progress: bool = True,  # show bars on a terminal
+    **overrides: Any,  # configuration keys that win over the recipe's, see `read_config`
+) -> dict[str, Any]:  # accuracy, clip_accuracy, per_class, epoch used (from 0), held_out_accuracy, videos, held_out, missing and how it was made
+    "Train a network with labels, from pretrained weights or from none, and test it. IIVDR (Zhang et al., 2021), TCGL (Liu et al., 2022), by recipe."
+    fixed: dict[str, Any] = {"data": str(Path(out) / "fit.csv"), "out": str(out), "init": None if init is None else str(init), "seed": seed, "resume": "auto",
+                             "split": "train", "device": "cpu" if str(device) == "cpu" else "auto"} | ({} if workers is None else {"workers": workers})
+    config = _finetune_config(init, recipe, train.classes, fixed, overrides)
+    check_classes(config.method_options["classes"], test)
+    every = label_subset(Manifest(train.table.assign(split="train"), train.root), share, seed)
+    fit, check = _held_out_for(config, every)
+    how = protocol or (named_protocol(config.finetune.protocol) if config.finetune.protocol else own_protocol(config, f"clips of {recipe}"))
+    plan = _Plan(config, fit, check, test, how, _asked(init, config, share, how, train=train, test=test, fit=fit, check=check))
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
+    on_main(accelerator, lambda: _claim_run(plan))
+    finished = Path(out) / "results" / "finetune.json"
+    if not finished.is_file():
+        pretrain(config, on_epoch=None if check is None else _HeldOut(plan, check), progress=progress)
+        on_main(accelerator, lambda: _tested(plan, share, accelerator.device, progress))
+    return on_main(accelerator, lambda: _read_json(finished, "accuracy", "asked"))
+
+
+
 
 # %% ../nbs/12_evaluation.ipynb #f90195c2
 def versions() -> dict[str, str]:

@@ -6,14 +6,14 @@
 __all__ = ['logger', 'METHODS', 'TIMERS', 'Row', 'EPOCHS', 'MODEL', 'OPTIMIZER', 'STATE', 'Answer', 'MAY_DIFFER', 'EpochHook',
            'ClipConfig', 'OptimConfig', 'FinetuneConfig', 'TrainConfig', 'labelled_clip', 'Supervised',
            'method_options', 'create_method', 'config_keys', 'recipe_names', 'read_config', 'check_config', 'plain',
-           'write_config', 'write_atomic', 'learning_rate', 'plateau_rate', 'create_optimizer', 'batch_inputs',
-           'seed_step', 'train_step', 'bf16_error', 'Clock', 'StepRecord', 'read_losses', 'RunLog', 'read_log',
-           'cut_log', 'read_epochs', 'write_epochs', 'CheckpointError', 'checkpoint_folders', 'save_checkpoint',
-           'Checkpoint', 'read_checkpoint', 'load_weights', 'load_checkpoint', 'on_main', 'Interrupted', 'StopSignals',
-           'config_differences', 'config_hash', 'versions', 'newest_whole_checkpoint', 'open_run', 'training_videos',
-           'report_bad_videos', 'gather_bad_videos', 'build_method', 'load_run', 'Job', 'set_up', 'complete_config',
-           'class_numbers', 'build_network', 'open_loader', 'DivergedError', 'stop_if_diverged', 'save_job', 'do_step',
-           'look', 'train', 'pretrain', 'say']
+           'flat_config', 'write_config', 'write_atomic', 'learning_rate', 'plateau_rate', 'create_optimizer',
+           'batch_inputs', 'seed_step', 'train_step', 'bf16_error', 'Clock', 'StepRecord', 'read_losses', 'RunLog',
+           'read_log', 'cut_log', 'read_epochs', 'write_epochs', 'CheckpointError', 'checkpoint_folders',
+           'save_checkpoint', 'Checkpoint', 'read_checkpoint', 'load_weights', 'load_checkpoint', 'on_main',
+           'Interrupted', 'StopSignals', 'config_differences', 'config_hash', 'versions', 'newest_whole_checkpoint',
+           'open_run', 'training_videos', 'report_bad_videos', 'gather_bad_videos', 'build_method', 'load_run', 'Job',
+           'set_up', 'complete_config', 'class_numbers', 'build_network', 'open_loader', 'DivergedError',
+           'stop_if_diverged', 'save_job', 'do_step', 'look', 'train', 'pretrain', 'say']
 
 # %% ../nbs/11_training.ipynb #4161b0c0
 import csv
@@ -396,6 +396,13 @@ def plain(
     "A configuration as it is written: tuples become lists."
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return values
+
+
+def flat_config(
+    config: TrainConfig,  # of a run
+) -> dict[str, Any]:  # dotted keys to JSON values
+    "A configuration as a list of keys."
+    return _flat(plain(config))
 
 
 def write_config(
@@ -967,7 +974,7 @@ def config_differences(
     new: TrainConfig,  # of its continuation
 ) -> list[str]:  # "key: old -> new"
     "The keys in which a continuation would be another run."
-    before, after = _flat(plain(old)), _flat(plain(new))
+    before, after = flat_config(old), flat_config(new)
     keys = [key for key in (before | after) if key not in MAY_DIFFER and before.get(key) != after.get(key)]
     return [f"{key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}" for key in keys]
 
@@ -976,7 +983,7 @@ def config_hash(
     config: TrainConfig,  # of a run
 ) -> str:  # hex
     "A name for everything that a step's arithmetic depends on."
-    values = {key: value for key, value in _flat(plain(config)).items() if key not in MAY_DIFFER}
+    values = {key: value for key, value in flat_config(config).items() if key not in MAY_DIFFER}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
