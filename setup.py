@@ -34,6 +34,6 @@ setup(
     install_requires=lines("requirements"),
     extras_require=extras,
     packages=find_packages(include=["ivdr", "ivdr.*"]),
-    package_data={"ivdr": ["py.typed", "recipes/*.yaml"]},
+    package_data={"ivdr": ["py.typed", "*.yaml", "recipes/*.yaml"]},
     entry_points={"console_scripts": lines("console_scripts")},
 )

@@ -548,7 +548,8 @@ def metric_bars(
     if not values:
         raise ValueError("values is empty: give at least one metric")
     models = list(dict.fromkeys(model for by_model in values.values() for model in by_model))
-    figure = Picture(max(2.0, min(9.0, 1.9 * len(values))), 2.6 + 0.25 * bool(title))
+    legend = max(map(len, models), default=0) > 16  # names too long to stand under their bars
+    figure = Picture(max(4.6 if legend else 2.0, min(9.0, 1.9 * len(values))), 2.6 + 0.25 * bool(title) + legend * (0.2 * len(models) - 0.4))
     for k, (metric, by_model) in enumerate(values.items()):
         axes = clean(figure.add_subplot(1, len(values), k + 1), metric)
         for column, model in enumerate(models):
@@ -557,7 +558,7 @@ def metric_bars(
             if not len(seeds):
                 continue
             colour = (colours or {}).get(model) or method_colour(model, column)
-            axes.bar(column, seeds.mean(), width=0.72, color=colour, alpha=0.85)
+            axes.bar(column, seeds.mean(), width=0.72, color=colour, alpha=0.85, label=method_name(model))
             spread = np.linspace(-0.18, 0.18, len(seeds)) if len(seeds) > 1 else np.zeros(1)
             axes.scatter(column + spread, seeds, s=16, color=PAPER, edgecolors=INK, linewidths=0.9, zorder=3)
         if chance and metric in chance and np.isfinite(chance[metric]):
@@ -565,7 +566,14 @@ def metric_bars(
         low, high = axes.get_ylim()
         if high - low < 0.05:  # differences in the third decimal shall not fill the panel
             axes.set_ylim(low, low + 0.05)
-        axes.set_xticks(range(len(models)), [method_name(m) for m in models], rotation=35, ha="right", rotation_mode="anchor", color=INK)
+        axes.set_xlim(-0.6, max(len(models), 3) - 0.4)  # a single bar shall not be a wall
+        if legend:
+            axes.set_xticks([])
+        else:
+            axes.set_xticks(range(len(models)), [method_name(m) for m in models], rotation=35, ha="right", rotation_mode="anchor", color=INK)
+    if legend:
+        found = {str(name): bar for axes in figure.axes for bar, name in zip(*axes.get_legend_handles_labels())}
+        figure.legend(list(found.values()), list(found), loc="outside lower left", frameon=False, fontsize=8, labelcolor=INK)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, fontweight="bold")
     return figure
@@ -586,10 +594,12 @@ def confusion_matrix(
     side, room = max(1.3, 0.42 * len(classes)), 0.075 * max(map(len, names))
     figure = Picture(max(side + room + 0.45, 0.085 * len(title)), side + 0.75 * room + 0.45 + 0.25 * bool(title))
     axes = figure.add_subplot()
-    axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("share", ["#f4f4f2", colour]), vmin=0, vmax=1, interpolation="nearest")
+    colours = LinearSegmentedColormap.from_list("share", ["#f4f4f2", colour])
+    axes.imshow(shares, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
     for (i, j), share in np.ndenumerate(shares):
         if counts[i, j]:
-            axes.text(j, i, f"{counts[i, j]:g}", ha="center", va="center", fontsize=8, color="white" if share > 0.55 else "#22262f")
+            dark = np.dot(colours(share)[:3], (0.3, 0.59, 0.11)) < 0.5
+            axes.text(j, i, f"{counts[i, j]:g}", ha="center", va="center", fontsize=8, color="white" if dark else "#22262f")
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     clean(axes, grid="").tick_params(colors=INK)
@@ -626,7 +636,7 @@ def label_curve(
     axes.set(xscale="log", xlabel="labels used, per cent", ylabel="accuracy, per cent")
     axes.set_xticks(shares, [f"{p:g}" for p in shares])
     axes.set_xticks([], minor=True)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.legend(loc="outside lower center", ncols=3 if max(map(len, points)) < 16 else 1, frameon=False, fontsize=8, labelcolor=INK)
     return figure
 
 # %% ../nbs/14_plots.ipynb #78865805

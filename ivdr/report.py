@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FIELD_WORDS', 'VALUE_WORDS', 'HEADLINE', 'FROZEN', 'MAP_SCRIPT', 'NOT_COMPARABLE', 'STYLE', 'SECTIONS', 'LeftOut',
-           'Run', 'read_run', 'result_files', 'read_runs', 'Model', 'group_runs', 'unlike', 'videos_of', 'lacking',
-           'Group', 'alike', 'moving_thumbnail', 'scaled', 'Videos', 'thumbnail', 'factors', 'escape', 'readable',
-           'plate', 'table', 'Page', 'measured', 'by_group', 'group_title', 'group_words', 'Column', 'variants',
+           'Run', 'read_run', 'result_files', 'read_runs', 'Model', 'group_runs', 'escape', 'readable', 'plate',
+           'table', 'unlike', 'videos_of', 'lacking', 'Group', 'alike', 'moving_thumbnail', 'scaled', 'Videos',
+           'thumbnail', 'factors', 'Page', 'measured', 'by_group', 'group_title', 'group_words', 'Column', 'variants',
            'shown', 'ahead', 'with_missing', 'figure_table', 'section_table', 'section_frozen', 'section_limited',
            'section_finetune', 'section_confusion', 'section_sampled', 'section_losses', 'segment_grams',
            'section_shuffle_rank', 'first_of_each', 'relation', 'section_ranking', 'map_data', 'inline_json',
@@ -204,22 +204,72 @@ def group_runs(
     models: list[Model] = []
     for traits, members in groups.items():
         own = json.loads(traits)
-        rivals = [json.loads(other) for other in groups if other != traits and json.loads(other)["method"] == own["method"]]
+        namesakes = [rival for other in groups if other != traits and (rival := json.loads(other))["method"] == own["method"]]
+        rivals = [rival for rival in namesakes if ("data" in rival) == ("data" in own)]
         differing = sorted({key for rival in rivals for key in own.keys() | rival.keys() if own.get(key) != rival.get(key)})
         extra = ", ".join(f"{key.rpartition('.')[2]} {_short(own.get(key, '–'))}" for key in differing[:3])
+        if "data" not in own and len(rivals) < len(namesakes):
+            extra = ", ".join(filter(None, [extra, "result without its run"]))
         name = plots.method_name(own["method"]) + (f" ({extra})" if extra else "")
-        # two variants of a method must not share its colour
-        wanted = [plots.method_colour(own["method"], len(models)), *plots.CATEGORIES]
-        colour = next((c for c in wanted if c not in [model.colour for model in models]), wanted[0])
-        models.append(Model(name, colour, sorted(members, key=lambda run: (run.seed, run.test is None))))
+        models.append(Model(name, "", sorted(members, key=lambda run: (run.seed, run.test is None))))
     rank = {method: i for i, method in enumerate(_ORDER)}
-    return sorted(models, key=lambda model: rank.get(model.first.method, len(rank)))
+    models.sort(key=lambda model: (rank.get(model.first.method, len(rank)), model.first.config is None))
+    for i, model in enumerate(models):  # the first of a method has its colour; a variant must share neither that nor another's
+        taken = {plots.method_colour(other.first.method, k) for k, other in enumerate(models)} | {other.colour for other in models}
+        first = all(other.first.method != model.first.method for other in models[:i])
+        model.colour = plots.method_colour(model.first.method, i) if first else next((c for c in plots.CATEGORIES if c not in taken), plots.FAINT)
+    return models
 
 
 def _short(
     value: str,  # such as the path of a data set
 ) -> str:  # its last two parts
     return "/".join(Path(value).parts[-2:]) if value.startswith("/") else value
+
+# %% ../nbs/17_report.ipynb #2d4a6f17
+def escape(
+    text: object,  # anything with a text form
+) -> str:  # safe inside HTML, also inside an attribute
+    "A text as HTML."
+    return html.escape(str(text), quote=True)
+
+
+def readable(
+    name: object,  # a class or column name, such as "sit_down"
+) -> str:  # not yet escaped
+    "A name as people write it, so that it can break over two lines."
+    return str(name).replace("_", " ")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return (" × " if len(value) == 2 and all(isinstance(v, int) for v in value) else ", ").join(map(str, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {v}" for k, v in value.items()) or "–"
+    return "–" if value is None or value == "" else str(value)
+
+
+def plate(
+    picture: str,  # HTML
+    words: str,  # HTML: what to look for
+    wide: bool = False,  # picture over the whole width, words below
+) -> str:  # HTML
+    "A picture and what to look for in it."
+    return f'<figure class="plate{" wide" if wide else ""}"><div class="picture">{picture}</div><figcaption>{words}</figcaption></figure>'
+
+
+def table(
+    head: Sequence[str],  # HTML of the column titles
+    rows: Sequence[Sequence[str]],  # HTML of the cells; the first of each row is its name
+    classes: Sequence[str] = (),  # one CSS class a row
+) -> str:  # HTML
+    "A table whose first column names the rows."
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(
+        f'<tr class="{classes[i] if classes else ""}"><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>"
+        for i, row in enumerate(rows)
+    )
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 # %% ../nbs/17_report.ipynb #0c2ae237
 FIELD_WORDS = {
@@ -319,7 +369,7 @@ class Group:
 # %% ../nbs/17_report.ipynb #ebab92e3
 def alike(
     models: Sequence[Model],  # as `group_runs` gives them
-) -> list[Group]:  # in the order in which they come
+) -> list[Group]:  # the largest first
     "Put together what may stand in one column, and nothing else."
     members: list[list[tuple[Model, Run]]] = []
     for model in models:
@@ -328,7 +378,7 @@ def alike(
                 home = next((group for group in members if group[0][1].result and not unlike(group[0][1].result, run.result)), None)
                 members.append([(model, run)]) if home is None else home.append((model, run))
     groups: list[Group] = []
-    for i, group in enumerate(members):
+    for i, group in enumerate(sorted(members, key=len, reverse=True)):
         letter = chr(65 + i % 26) + (str(i // 26) if i >= 26 else "")
         own = [part for model in models if (runs := [run for owner, run in group if owner is model]) for part in _one_a_seed(model, runs)]
         for model in own:
@@ -340,6 +390,25 @@ def alike(
     return groups
 
 # %% ../nbs/17_report.ipynb #12662f38
+def _together(
+    one: Mapping[str, Any],  # nested figures
+    other: Mapping[str, Any],  # the same
+) -> dict[str, Any] | None:  # all that either holds; None if they contradict each other
+    "Two measurements as one, if they agree wherever both have a figure."
+    found = dict(one)
+    for key, value in other.items():
+        mine = found.get(key)
+        if isinstance(mine, Mapping) and isinstance(value, Mapping):
+            if (inner := _together(mine, value)) is None:
+                return None
+            found[key] = inner
+        elif mine is None:
+            found[key] = value
+        elif value is not None and value != mine:
+            return None
+    return found
+
+
 def _one_a_seed(
     model: Model,  # as on the whole page
     runs: Sequence[Run],  # those of its runs that were measured alike
@@ -354,9 +423,9 @@ def _one_a_seed(
                 row.append(run)
                 break
             assert twin.result is not None
-            shared = run.result.metrics.keys() & twin.result.metrics.keys()
-            if all(run.result.metrics[task] == twin.result.metrics[task] for task in shared):
-                both = replace(twin.result, metrics=run.result.metrics | twin.result.metrics, chance=run.result.chance | twin.result.chance)
+            found = _together(twin.result.metrics, run.result.metrics)
+            if found is not None:
+                both = replace(twin.result, metrics=found, chance=_together(twin.result.chance, run.result.chance) or twin.result.chance)
                 row[row.index(twin)] = replace(twin, result=both, train=twin.train or run.train, test=twin.test or run.test)
                 break
         else:
@@ -454,43 +523,6 @@ def factors(
     known = {"label", "group", "split", "frames", "fps", "width", "height", "sha256"}
     return {str(c): rows[c].astype(str).tolist() for c in rows.columns if c not in known and 1 < rows[c].astype(str).nunique() <= most}
 
-# %% ../nbs/17_report.ipynb #2d4a6f17
-def escape(
-    text: object,  # anything with a text form
-) -> str:  # safe inside HTML, also inside an attribute
-    "A text as HTML."
-    return html.escape(str(text), quote=True)
-
-
-def readable(
-    name: object,  # a class or column name, such as "sit_down"
-) -> str:  # not yet escaped
-    "A name as people write it, so that it can break over two lines."
-    return str(name).replace("_", " ")
-
-
-def plate(
-    picture: str,  # HTML
-    words: str,  # HTML: what to look for
-    wide: bool = False,  # picture over the whole width, words below
-) -> str:  # HTML
-    "A picture and what to look for in it."
-    return f'<figure class="plate{" wide" if wide else ""}"><div class="picture">{picture}</div><figcaption>{words}</figcaption></figure>'
-
-
-def table(
-    head: Sequence[str],  # HTML of the column titles
-    rows: Sequence[Sequence[str]],  # HTML of the cells; the first of each row is its name
-    classes: Sequence[str] = (),  # one CSS class a row
-) -> str:  # HTML
-    "A table whose first column names the rows."
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "".join(
-        f'<tr class="{classes[i] if classes else ""}"><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>"
-        for i, row in enumerate(rows)
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
 # %% ../nbs/17_report.ipynb #aa5f719e
 @dataclass(eq=False)
 class Page:
@@ -564,7 +596,7 @@ def group_title(
     "The protocol and the videos of a group."
     also = f", also called {', '.join(escape(repr(name)) for name in group.names[1:])}" if len(group.names) > 1 else ""
     gallery = f", gallery {escape(group.result.notes['gallery'])}" if group.result.notes.get("gallery") else ""
-    return f"protocol {escape(repr(group.names[0]))}{also}, videos {escape(videos_of(group.result))}{gallery}"
+    return f"protocol {escape(repr(group.names[0]))}{also}, on {escape(videos_of(group.result))}{gallery}"
 
 
 def group_words(
@@ -706,7 +738,9 @@ def _headline(page: Page, group: Group) -> str:
     if not columns:
         return "<p>None of the headline figures was measured here; the sections below show what was.</p>"
     text, winners = figure_table(group, columns)
-    return text + _lost_videos(group) + _verdict(group, winners) + plate(_bars(page, group, columns, "bars of the table's figures with chance lines"), "", wide=True)
+    alone = len(group.models) == 1 and len(page.groups) > 1  # its bars would say what the table says
+    bars = "" if alone else plate(_bars(page, group, columns, "bars of the table's figures with chance lines"), "", wide=True)
+    return text + _lost_videos(group) + _verdict(group, winners) + bars
 
 # %% ../nbs/17_report.ipynb #63148e2f
 def _verdict(group: Group, winners: Mapping[Column, str | None]) -> str:
@@ -785,7 +819,7 @@ def _limited_of(page: Page, group: Group) -> str:
         return ""
     shares = sorted({share for by_share in found.values() for share in by_share}, key=float)
     videos = {share: {entry["videos"] for by_share in found.values() for entry in by_share.get(share, []) if "videos" in entry} for share in shares}
-    head = ["", *[f"{escape(share)} %" + (f"<small class='lacking'>{'/'.join(map(str, sorted(n)))} videos</small>" if (n := videos[share]) else "") for share in shares], "draws"]
+    head = ["", *[f"{escape(share)} %" + (f"<br><small>{'/'.join(map(str, sorted(n)))} videos</small>" if (n := videos[share]) else "") for share in shares], "draws"]
     rows = [[_name_cell(model), *[with_missing(shown(_draws(found[model.name].get(share, [])), True), group, "limited") for share in shares],
              str(max(len(_draws(entries)) for entries in found[model.name].values()))] for model in group.models if model.name in found]  # fmt: skip
     blind = group.result.chance.get("limited", {}).get(shares[0], {}).get("accuracy")
@@ -1312,14 +1346,6 @@ def _clip_gram(page: Page, model: Model, n_videos: int = 6) -> str:
     return page.draw(plots.similarity_matrix(rows @ rows.T, borders=borders, numbers=False), f"clip similarities of {model.name}")
 
 # %% ../nbs/17_report.ipynb #09470c56
-def _plain(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return (" × " if len(value) == 2 and all(isinstance(v, int) for v in value) else ", ").join(map(str, value))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {v}" for k, v in value.items()) or "–"
-    return "–" if value is None or value == "" else str(value)
-
-
 def cost_text(
     title: str,  # a key of `measure.COSTS`
     value: float,
@@ -1344,14 +1370,16 @@ def section_protocol(page: Page) -> str:
     models = [model for group in page.groups for model in group.models] + [model for model in page.models if not any(run.result for run in model.runs)]
     facts = [_facts(model) for model in models]
     names = list(dict.fromkeys(name for own in facts for name in own))
-    alike = {name: facts[0][name] for name in names if len({own.get(name) for own in facts}) == 1}
-    differing = [name for name in names if name not in alike]
+    told = {part: [own for own in facts if any(part == other for other, _ in own)] for part, _ in names}  # a result without its run tells nothing of the training
+    same = {name: told[name[0]][0].get(name) for name in names if len({own.get(name) for own in told[name[0]]}) == 1}
+    alike_facts = {name: value for name, value in same.items() if value is not None}
+    differing = [name for name in names if name not in alike_facts]
     if differing:
         rows = [[escape(": ".join(name)), *[escape(own.get(name, "–")) for own in facts]] for name in differing]
         parts.append("<h3>What differs between the models</h3>" + table(["", *[escape(m.label) for m in models]], rows))
     parts.append("<h3>What is the same for all</h3>")
-    for part in dict.fromkeys(part for part, _ in alike):
-        entries = "".join(f'<div class="{"long" if len(value) > 30 else ""}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for (own, name), value in alike.items() if own == part)
+    for part in dict.fromkeys(part for part, _ in alike_facts):
+        entries = "".join(f'<div class="{"long" if len(value) > 30 else ""}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for (own, name), value in alike_facts.items() if own == part)
         parts.append(f'<h4>{escape(part)}</h4><dl class="facts">{entries}</dl>')
     configs = {run.path: (model, run) for model in page.models for run in model.runs if run.config is not None}
     for path, (model, run) in configs.items():
@@ -1380,7 +1408,7 @@ def _facts(model: Model) -> dict[tuple[str, str], str]:
 
     if run.result:
         lost = {f"{split} videos missing": _lost_words(given) for split, given in _missing(run.result).items()}
-        note("measurement", {"manifest hash": run.result.manifest_hash, "gallery": run.result.notes.get("gallery"), **lost, **asdict(run.result.protocol)})
+        note("measurement", {"manifest hash": run.result.manifest_hash[:16], "gallery": run.result.notes.get("gallery"), **lost, **asdict(run.result.protocol)})
         note("network", {"backbone": run.result.backbone, "weights": f"{run.result.parameters:,}" if run.result.parameters else None, "residual blocks": run.result.blocks})
     if run.config:
         note("network", {"backbone": run.config.backbone, **run.config.backbone_options})
@@ -1425,7 +1453,7 @@ class Published:
     task: str  # "fine-tuning", "linear probe" or "retrieval"
     data: str  # data set measured on
     figure: str  # "top-1", "R@1", …
-    value: float  # per cent
+    value: float  # per cent, with the decimals that the source gives
     evidence: tuple[str, ...]  # of "image", "abstract", "readme"
     where: str  # where it was read
     protocol: str  # how it was measured
@@ -1447,7 +1475,7 @@ def published() -> list[Published]:  # in the order of the file
         network = {key: row[key] for key in ("method", "backbone", "parameters", "pretraining", "input", "task")}
         said = {"evidence": tuple(source["evidence"] for source in sources), "where": "; ".join(source["where"] for source in sources),
                 "protocol": facts["protocols"][row["protocol"]], "conflict": facts["conflicts"].get(row.get("conflict"))}  # fmt: skip
-        found += [Published(**network, **said, keys=tuple(row["keys"]), data=data, figure=figure, value=float(value))
+        found += [Published(**network, **said, keys=tuple(row["keys"]), data=data, figure=figure, value=value)
                   for data, figures in row["figures"].items() for figure, value in figures.items()]  # fmt: skip
     return found
 
@@ -1475,7 +1503,7 @@ def section_published(page: Page) -> str:
 
 
 def _published_tables(numbers: Sequence[Published]) -> str:
-    "One table a task; a row is one network, read in one place."
+    "One table a task; a row is one network, read in one place. Where and how it was measured stands below, by number."
     parts = []
     for task in dict.fromkeys(number.task for number in numbers):
         own = [number for number in numbers if number.task == task]
@@ -1483,18 +1511,19 @@ def _published_tables(numbers: Sequence[Published]) -> str:
         rows: dict[Published, dict[tuple[str, str], float]] = {}
         for number in own:
             rows.setdefault(replace(number, data="", figure="", value=0.0), {})[number.data, number.figure] = number.value
-        head = ["", "network", "pretrained on", "clips", *[f"{escape(data)}<br>{escape(figure)}" for data, figure in columns], "read in, measured by"]
-        body = [_published_row(row, [values.get(column) for column in columns]) for row, values in rows.items()]
-        parts.append(f"<h4>{escape(task)}, per cent</h4>{table(head, body)}")
+        words = list(dict.fromkeys(map(_read_where, rows)))
+        head = ["", "network", "pretrained on", "clips", *[f"{escape(data)}<br>{escape(figure)}" for data, figure in columns], "read in"]
+        body = [[escape(row.method), escape((row.backbone or "not stated") + (f" ({row.parameters})" if row.parameters else "")),
+                 *[escape(text or "not stated") for text in (row.pretraining, row.input)], *[escape(values.get(column, "–")) for column in columns],
+                 f"[{words.index(_read_where(row)) + 1}]"] for row, values in rows.items()]  # fmt: skip
+        parts.append(f"<h4>{escape(task)}, per cent</h4>{table(head, body)}<ol class='sources'>{''.join(f'<li>{text}</li>' for text in words)}</ol>")
     return "".join(parts)
 
 
-def _published_row(row: Published, values: Sequence[float | None]) -> list[str]:
-    "The cells of one row."
-    network = (row.backbone or "not stated") + (f" ({row.parameters})" if row.parameters else "")
-    words = f"{escape(row.where)}. {escape(row.protocol)}." + (f" <strong>Conflict or gap:</strong> {escape(row.conflict)}." if row.conflict else "")
-    return [escape(row.method), escape(network), *[escape(text or "not stated") for text in (row.pretraining, row.input)],
-            *["–" if value is None else f"{value:g}" for value in values], f'<div class="source">{words}</div>']  # fmt: skip
+def _read_where(row: Published) -> str:
+    "Where a number was read, how it was measured, and what speaks against it: HTML."
+    text = f"Read in: {escape(row.where)}. Measured: {escape(row.protocol)}."
+    return text + (f" <b>Conflict or gap</b>: {escape(row.conflict)}." if row.conflict else "")
 
 # %% ../nbs/17_report.ipynb #44e4a1e6
 STYLE = """
@@ -1551,8 +1580,9 @@ tr.chance th, tr.chance td { color:var(--faint); font-weight:400; font-style:ita
 .letter { display:inline-grid; place-content:center; width:1.6em; height:1.6em; border-radius:50%; background:var(--ink); color:var(--paper); font-size:.85em; margin-right:.3em }
 .unlike { border:1px solid var(--accent); border-radius:8px; padding:.5rem .9rem; margin:.6rem 0; font-size:.92rem }
 .unlike ul { margin:.2rem 0; padding-left:1.2rem }
-.published td, .published th { vertical-align:top }
-.source { white-space:normal; min-width:17rem; text-align:left; font-size:.78rem; line-height:1.4; color:var(--faint) }
+.sources { font-size:.8rem; line-height:1.45; color:var(--faint); max-width:90ch; padding-left:1.6rem }
+.grams>div { max-width:430px }
+tbody th { white-space:normal; min-width:8.5rem }
 .missing { border:1px dashed var(--faint); border-radius:8px; padding:.8rem 1rem; color:var(--faint);
   background:repeating-linear-gradient(135deg,#0000 0 10px,color-mix(in srgb,var(--grid) 45%,#0000) 10px 20px) }
 .gone { display:grid; place-content:center; text-align:center; aspect-ratio:4/3; width:100%; background:var(--grid); color:var(--faint);

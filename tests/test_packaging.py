@@ -24,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_library_recipes_and_types(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"ivdr/{path.name}" for path in (ROOT / "ivdr").glob("*.py")} | {f"ivdr/recipes/{path.name}" for path in (ROOT / "ivdr/recipes").glob("*.yaml")}
-    assert expected | {"ivdr/py.typed"} <= names
+    assert expected | {"ivdr/py.typed", "ivdr/published.yaml"} <= names
     assert not [name for name in names if name.startswith(("tests", "nbs", "data_samples"))]
 
 

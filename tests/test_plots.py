@@ -38,6 +38,8 @@ def every_figure():
         "variance_bars": plots.variance_bars({"simclr": (0.4, 0.1)}),
         "metric_bars": plots.metric_bars({"R@1": {"simclr": [0.2, 0.3]}}, {"R@1": 0.1}),
         "ranking_strip": plots.ranking_strip(video(1)[0], video(2), ["action", "other"]),
+        "confusion_matrix": plots.confusion_matrix([[3, 1], [0, 4]], ["sit_down", "walk"]),
+        "label_curve": plots.label_curve({"simclr": {1: [0.1, 0.2], 10: [0.3]}}, chance=0.1),
     }
 
 
@@ -151,6 +153,33 @@ def test_metric_bars_show_means_every_seed_and_chance():
     assert [line.get_ydata()[0] for line in axes.lines] == [0.07]
 
 
+def test_long_names_move_from_the_axis_to_a_legend():
+    names = {"IIVDR (epochs 20, lr 0.1)": [0.3], "simclr": [0.2]}
+    figure = plots.metric_bars({"R@1": names, "R@5": {"simclr": [0.5]}})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["IIVDR (epochs 20, lr 0.1)", "SimCLR"]
+    assert not any(axes.get_xticklabels() for axes in figure.axes) and not plots.metric_bars({"R@1": {"simclr": [0.2]}}).legends
+
+
+def test_confusion_matrix_colours_shares_and_writes_counts():
+    counts = [[30, 10, 0], [1, 3, 0], [0, 0, 0]]
+    axes = plots.confusion_matrix(counts, ["sit_down", "stand_up", "walk"], colour="#0072b2").axes[0]
+    assert {(text.get_position()[::-1], text.get_text()) for text in axes.texts} == {((0, 0), "30"), ((0, 1), "10"), ((1, 0), "1"), ((1, 1), "3")}
+    assert np.allclose(axes.images[0].get_array(), [[0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0, 0]]), "a class without videos divides by nothing"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["sit down", "stand up", "walk"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+
+
+def test_label_curve_draws_means_spread_and_every_draw():
+    figure = plots.label_curve({"simclr": {10: [0.3, 0.5], 1: [0.1, 0.2, 0.3]}, "iivdr": {1: [0.4]}}, chance=0.25)
+    axes = figure.axes[0]
+    assert [list(line.get_ydata()) for line in axes.lines] == [pytest.approx([20, 40]), pytest.approx([40]), [25, 25]]
+    assert [line.get_color() for line in axes.lines[:2]] == [plots.method_colour("simclr"), plots.method_colour("iivdr")]
+    assert sum(len(dots.get_offsets()) for dots in axes.collections if hasattr(dots, "get_sizes") and len(dots.get_sizes())) == 6
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(40 + 100 * np.std([0.3, 0.5], ddof=1)) and band.min() == pytest.approx(10)
+    assert axes.get_xscale() == "log" and [label.get_text() for label in axes.get_xticklabels()] == ["1", "10"]
+
+
 def test_variance_bars_are_stacked_in_order():
     axes = plots.variance_bars({"untrained": (0.1, 0.2), "iivdr": (0.3, 0.4)}).axes[0]
     assert [round(bar.get_x() + bar.get_width(), 6) for bar in axes.patches] == pytest.approx([0.1, 0.3, 0.3, 0.7])
@@ -185,6 +214,11 @@ def test_numbers_and_names_are_told_apart():
         lambda: plots.embed(np.zeros((5, 3)), "umap"),
         lambda: plots.variance_bars({}),
         lambda: plots.metric_bars({}),
+        lambda: plots.confusion_matrix([[1, 2]], ["a", "b"]),
+        lambda: plots.confusion_matrix([[1, -2], [0, 1]], ["a", "b"]),
+        lambda: plots.label_curve({}),
+        lambda: plots.label_curve({"simclr": {0: [0.1]}}),
+        lambda: plots.label_curve({"simclr": {120: [0.1]}}),
         lambda: plots.ranking_strip(video(1)[0], video(2), ["action", "friend"]),
     ],
 )
