@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['FIELD_WORDS', 'VALUE_WORDS', 'HEADLINE', 'FROZEN', 'MAP_SCRIPT', 'NOT_COMPARABLE', 'STYLE', 'SECTIONS', 'LeftOut',
            'Run', 'read_run', 'result_files', 'read_runs', 'Model', 'group_runs', 'escape', 'readable', 'plate',
-           'table', 'unlike', 'videos_of', 'lacking', 'Group', 'alike', 'moving_thumbnail', 'scaled', 'Videos',
-           'thumbnail', 'factors', 'Page', 'measured', 'by_group', 'group_title', 'group_words', 'Column', 'variants',
-           'shown', 'ahead', 'with_missing', 'figure_table', 'section_table', 'section_frozen', 'section_limited',
-           'section_finetune', 'section_confusion', 'section_sampled', 'section_losses', 'segment_grams',
-           'section_shuffle_rank', 'first_of_each', 'relation', 'section_ranking', 'map_data', 'inline_json',
-           'section_map', 'section_variance', 'cost_text', 'section_protocol', 'section_again', 'Published',
-           'published_facts', 'published', 'section_published', 'write_report']
+           'table', 'unlike', 'gallery_of', 'videos_of', 'lacking', 'Group', 'alike', 'moving_thumbnail', 'scaled',
+           'Videos', 'thumbnail', 'factors', 'Page', 'measured', 'by_group', 'group_title', 'group_words', 'Column',
+           'variants', 'shown', 'ahead', 'with_missing', 'group_table', 'section_table', 'section_frozen',
+           'section_limited', 'section_finetune', 'section_confusion', 'section_sampled', 'section_losses',
+           'segment_grams', 'section_shuffle_rank', 'first_of_each', 'relation', 'section_ranking', 'map_data',
+           'inline_json', 'section_map', 'section_variance', 'cost_text', 'section_protocol', 'section_again',
+           'Published', 'published_facts', 'published', 'section_published', 'write_report']
 
 # %% ../nbs/17_report.ipynb #0deb6cca
 import html
@@ -181,7 +181,7 @@ class Model:
         where: Mapping[str, Any] | None = None,  # settings that the entry must have, such as {"k": 20}
     ) -> list[Mapping[str, Any]]:  # what each seed that was asked found
         "The answers of all seeds to one question."
-        found = [run.result.metrics.get(task) for run in self.runs if run.result]
+        found = [_tested_by(run.result, task) for run in self.runs if run.result]
         return [entry for entry in found if entry and all(entry.get(key) == value for key, value in (where or {}).items())]
 
     def values(
@@ -192,6 +192,17 @@ class Model:
     ) -> list[float]:  # one number a seed that has it
         "A figure over the seeds."
         return [float(value) for entry in self.entries(task, where) if (value := entry.get(figure)) is not None]
+
+# %% ../nbs/17_report.ipynb #550e1623
+def _tested_by(
+    result: Result,
+    task: str,  # a key of its metrics
+) -> Mapping[str, Any] | None:  # the entry; that of a fine-tuned network says by whose protocol it was tested
+    "A fine-tuned network is tested by the protocol of its recipe, unless one was asked for by name."
+    entry: Mapping[str, Any] | None = result.metrics.get(task)
+    if entry and task in ("finetune", "scratch"):
+        return {**entry, "tested_by": "the recipe's protocol" if result.protocol.name == "as trained" else "the protocol named above"}
+    return entry
 
 # %% ../nbs/17_report.ipynb #ee19da20
 def group_runs(
@@ -292,11 +303,10 @@ def unlike(
     found = {FIELD_WORDS.get(field, readable(field)): (_value_words(field, a), _value_words(field, b)) for field, (a, b) in pairs}
     if one.manifest_hash != other.manifest_hash:
         found["videos"] = (videos_of(one), videos_of(other))
-    galleries = [result.notes.get("gallery") for result in (one, other)]
-    if galleries[0] != galleries[1]:
-        found["gallery"] = tuple("of the same data set" if g is None else str(g) for g in galleries)  # type: ignore[assignment]
-    for split in dict.fromkeys([*_missing(one), *_missing(other)]):
-        lost = [_missing(result).get(split, {}) for result in (one, other)]
+    if _gallery_key(one) != _gallery_key(other):
+        found["gallery"] = (gallery_of(one) or "of the same data set", gallery_of(other) or "of the same data set")
+    for split in dict.fromkeys([*_lost_of(one), *_lost_of(other)]):
+        lost = [_lost_of(result).get(split, {}) for result in (one, other)]
         if lost[0].get("videos", {}).keys() != lost[1].get("videos", {}).keys():
             found[f"{split} videos missing"] = (_lost_words(lost[0]), _lost_words(lost[1]))
     return found
@@ -310,16 +320,37 @@ def _value_words(
     return VALUE_WORDS[field, value] if (field, value) in VALUE_WORDS else _plain(value)
 
 
+def _gallery_key(
+    result: Result,
+) -> str | None:
+    found: str | None = result.notes.get("gallery_hash", result.notes.get("gallery"))
+    return found
+
+
+def gallery_of(
+    result: Result,
+) -> str:  # not yet escaped; empty where the gallery is the training part of the same data set
+    "The other data set whose videos were ranked and fitted on, if there was one."
+    return _named(result.notes["gallery"], str(result.notes.get("gallery_hash", ""))) if result.notes.get("gallery") else ""
+
+
 def videos_of(
     result: Result,
 ) -> str:  # not yet escaped
     "The data that a result was measured on: its name, and its hash, which is what counts."
-    data = Path(str(result.notes.get("data", "")))
+    return _named(result.notes.get("data", ""), result.manifest_hash)
+
+
+def _named(
+    path: object,  # of a folder or a manifest
+    key: str,  # its hash
+) -> str:
+    data = Path(str(path))
     name = "/".join(data.parts[-2:]) if data.suffix else data.name
-    return f"{name or 'videos'} ({result.manifest_hash[:8]})"
+    return f"{name or 'videos'} ({key[:8]})" if key else name
 
 
-def _missing(
+def _lost_of(
     result: Result,
 ) -> Mapping[str, Any]:  # split -> {"of": videos in it, "videos": {path: reason}}
     return result.notes.get("missing") or {}
@@ -341,8 +372,8 @@ def lacking(
     task: str,  # it comes from
 ) -> str:  # such as "test: 3 of 20 missing"; empty where nothing is missing
     "How many of the videos behind a figure could not be read."
-    splits = [split for split in _missing(result) if task not in _NEEDS_TEST_ONLY or split == result.protocol.query_split]
-    counts = {split: (len(_missing(result)[split]["videos"]), _missing(result)[split]["of"]) for split in splits}
+    splits = [split for split in _lost_of(result) if task not in _NEEDS_TEST_ONLY or split == result.protocol.query_split]
+    counts = {split: (len(_lost_of(result)[split]["videos"]), _lost_of(result)[split]["of"]) for split in splits}
     return ", ".join(f"{split}: {k} of {n} missing" for split, (k, n) in counts.items() if k)
 
 # %% ../nbs/17_report.ipynb #ca72c548
@@ -595,7 +626,7 @@ def group_title(
 ) -> str:  # HTML
     "The protocol and the videos of a group."
     also = f", also called {', '.join(escape(repr(name)) for name in group.names[1:])}" if len(group.names) > 1 else ""
-    gallery = f", gallery {escape(group.result.notes['gallery'])}" if group.result.notes.get("gallery") else ""
+    gallery = f", gallery {escape(gallery_of(group.result))}" if gallery_of(group.result) else ""
     return f"protocol {escape(repr(group.names[0]))}{also}, on {escape(videos_of(group.result))}{gallery}"
 
 
@@ -691,7 +722,7 @@ def with_missing(
     return f'{cell}<small class="lacking">{escape(lost)}</small>' if lost and cell != "–" else cell
 
 
-def figure_table(
+def group_table(
     group: Group,
     columns: Sequence[Column],  # those that at least one model has
 ) -> tuple[str, dict[Column, str | None]]:  # HTML, and by column the model that is clearly ahead
@@ -737,9 +768,11 @@ def _headline(page: Page, group: Group) -> str:
     columns = [c for c in HEADLINE if any(c.of(model) for model in group.models)]
     if not columns:
         return "<p>None of the headline figures was measured here; the sections below show what was.</p>"
-    text, winners = figure_table(group, columns)
+    text, winners = group_table(group, columns)
     alone = len(group.models) == 1 and len(page.groups) > 1  # its bars would say what the table says
     bars = "" if alone else plate(_bars(page, group, columns, "bars of the table's figures with chance lines"), "", wide=True)
+    left = group.result.notes.get("left_out")
+    text += f"<p><small>{left['videos']} of {left['of']} test videos are of classes without training videos, and were left out: {escape(', '.join(left['classes']))}.</small></p>" if left else ""
     return text + _lost_videos(group) + _verdict(group, winners) + bars
 
 # %% ../nbs/17_report.ipynb #63148e2f
@@ -762,7 +795,7 @@ def _verdict(group: Group, winners: Mapping[Column, str | None]) -> str:
 
 def _lost_videos(group: Group) -> str:
     "Which videos could not be read, and why, under a fold."
-    lost = [(split, path, why) for split, given in _missing(group.result).items() for path, why in given["videos"].items()]
+    lost = [(split, path, why) for split, given in _lost_of(group.result).items() for path, why in given["videos"].items()]
     rows = [[escape(path), escape(split), escape(why)] for split, path, why in lost]
     heading = escape(lacking(group.result, "retrieval"))
     return f"<details><summary>{heading}: never replaced, the figures are over the others</summary>{table(['', 'part', 'why'], rows)}</details>" if rows else ""
@@ -792,7 +825,7 @@ def _frozen_of(group: Group) -> str:
     if {column.title.partition(",")[0] for column in columns} <= {"linear"} and len(columns) < 2:
         return ""
     settings = {f"{column.task}: " + ", ".join(f"{readable(key)} {_plain(value)}" for key, value in column.where) for column in columns}
-    return figure_table(group, columns)[0] + f"<p><small>{escape('; '.join(sorted(settings)))}</small></p>"
+    return group_table(group, columns)[0] + f"<p><small>{escape('; '.join(sorted(settings)))}</small></p>"
 
 # %% ../nbs/17_report.ipynb #bd27fd73
 def _draws(
@@ -844,7 +877,7 @@ def section_finetune(page: Page) -> str:
 
 def _finetune_of(page: Page, group: Group) -> str:
     "Table and bars of one group, one for each recipe and share of labels."
-    ways = variants(group.models, Column("", "finetune", "accuracy"), ("recipe", "share")) + variants(group.models, Column("", "scratch", "accuracy"), ("recipe", "share"))
+    ways = variants(group.models, Column("", "finetune", "accuracy"), ("recipe", "share", "tested_by")) + variants(group.models, Column("", "scratch", "accuracy"), ("recipe", "share", "tested_by"))
     parts = []
     for way in dict.fromkeys(column.where for column in ways):
         where, rows, bars = dict(way), [], {}
@@ -865,7 +898,7 @@ def _finetune_of(page: Page, group: Group) -> str:
 # %% ../nbs/17_report.ipynb #40642240
 def _recipe_words(
     group: Group,
-    where: Mapping[str, Any],  # recipe and share
+    where: Mapping[str, Any],  # recipe, share, and whose protocol
 ) -> str:  # HTML
     "By which recipe and on how many videos a group was fine-tuned, and how the epoch was chosen."
     draws = [draw for model in group.models for task in ("finetune", "scratch") for entry in model.entries(task, where) for draw in entry.get("draws") or []]
@@ -873,7 +906,7 @@ def _recipe_words(
     fitted = {draw["videos"] for draw in draws if isinstance(draw, Mapping) and draw.get("videos")}
     chosen = {draw["select"] for draw in draws if isinstance(draw, Mapping) and draw.get("select")}
     words = {"last": "the last epoch counts", "held-out": "the epoch was chosen on held-out groups of the training videos"}
-    text = f"recipe {where.get('recipe') or '–'}{share}" + (f", fitted on {'/'.join(map(str, sorted(fitted)))} videos" if fitted else "")
+    text = f"recipe {where.get('recipe') or '–'}{share}, tested by {where['tested_by']}" + (f", fitted on {'/'.join(map(str, sorted(fitted)))} videos" if fitted else "")
     return escape("; ".join([text, *[words.get(how, str(how)) for how in sorted(chosen)]]))
 
 # %% ../nbs/17_report.ipynb #7f7ca80a
@@ -1407,7 +1440,7 @@ def _facts(model: Model) -> dict[tuple[str, str], str]:
         facts.update({(part, readable(name)): _plain(value) for name, value in values.items()})
 
     if run.result:
-        lost = {f"{split} videos missing": _lost_words(given) for split, given in _missing(run.result).items()}
+        lost = {f"{split} videos missing": _lost_words(given) for split, given in _lost_of(run.result).items()}
         note("measurement", {"manifest hash": run.result.manifest_hash[:16], "gallery": run.result.notes.get("gallery"), **lost, **asdict(run.result.protocol)})
         note("network", {"backbone": run.result.backbone, "weights": f"{run.result.parameters:,}" if run.result.parameters else None, "residual blocks": run.result.blocks})
     if run.config:
@@ -1569,7 +1602,7 @@ figcaption b, .look b, figcaption strong { color:var(--ink) }
 table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-numeric:tabular-nums }
 th, td { text-align:right; padding:.45rem .7rem; border-bottom:1px solid var(--grid); white-space:nowrap }
 th:first-child { text-align:left; position:sticky; left:0; background:var(--paper) }
-thead th { color:var(--faint); font-weight:500; font-size:.82rem }
+thead th { color:var(--faint); font-weight:500; font-size:.82rem; white-space:normal }
 tbody th { font-weight:600 }
 tr.chance th, tr.chance td { color:var(--faint); font-weight:400; font-style:italic }
 .sd { color:var(--faint); font-size:.85em }
