@@ -6,9 +6,9 @@
 __all__ = ['logger', 'Centring', 'Pooling', 'Placement', 'PROTOCOLS', 'Array', 'Predictor', 'SolverPath', 'Solver', 'Fit',
            'FloatType', 'SpacedViews', 'Protocol', 'pool_clips', 'replacing', 'Features', 'evaluating',
            'evaluation_clips', 'extract_features', 'Rows', 'nearest', 'first_hits', 'retrieval', 'chance',
-           'centre_features', 'knn', 'grouped_folds', 'standardise', 'linear_probe', 'network_hash', 'FeatureFiles',
-           'write_features', 'Recalls', 'retrieve', 'own_protocol', 'named_protocol', 'Predictions', 'classify',
-           'check_classes', 'finetune', 'versions', 'Result', 'save_result', 'load_result']
+           'centre_features', 'knn', 'grouped_folds', 'standardise', 'linear_probe', 'network_hash', 'making_of',
+           'FeatureFiles', 'write_features', 'Recalls', 'retrieve', 'own_protocol', 'named_protocol', 'Predictions',
+           'classify', 'check_classes', 'finetune', 'versions', 'Result', 'save_result', 'load_result']
 
 # %% ../nbs/12_evaluation.ipynb #8b0c0e48
 import dataclasses
@@ -1029,9 +1029,10 @@ def _read_index(
         raise ValueError(f"{folder}: its format is {index['format']!r}; this version reads {_FORMAT!r}")
     return index, Protocol(**index["protocol"])
 
-def _making_of(
+def making_of(
     protocol: Protocol,  # any
-) -> dict[str, Any]:  # the fields that decide over features, not those that decide what is asked of them
+) -> dict[str, Any]:  # by name
+    "The fields of a protocol that decide over features, not those that decide what is asked of them."
     return {name: getattr(protocol, name) for name in _MAKING}
 
 def _claim(
@@ -1043,7 +1044,7 @@ def _claim(
         with replacing(folder / "index.json") as file:
             file.write(json.dumps(index).encode())
     stored, protocol = _read_index(folder)
-    there, wanted = stored | _making_of(protocol), index | _making_of(Protocol(**index["protocol"]))
+    there, wanted = stored | making_of(protocol), index | making_of(Protocol(**index["protocol"]))
     differing = [f"{name} {str(there[name])[:16]} there, {str(wanted[name])[:16]} asked for" for name in wanted if there[name] != wanted[name] and name != "protocol"]
     if differing:
         raise ValueError(f"{folder} holds other features ({'; '.join(differing)}); give another folder, or remove this one")
@@ -1247,7 +1248,7 @@ def _made_under(
     features: "Features | FeatureFiles",  # of which files know their protocol
     protocol: Protocol,  # asked for
 ) -> None:
-    made = _making_of(features.protocol) if isinstance(features, FeatureFiles) else {}
+    made = making_of(features.protocol) if isinstance(features, FeatureFiles) else {}
     differing = [f"{name} {value} there, {getattr(protocol, name)} asked for" for name, value in made.items() if value != getattr(protocol, name)]
     if differing and isinstance(features, FeatureFiles):
         raise ValueError(f"{features.folder} was made under another protocol than {protocol.name!r} ({'; '.join(differing)})")
@@ -1551,9 +1552,6 @@ def finetune(
         pretrain(config, on_epoch=None if check is None else _HeldOut(plan, check), progress=progress)
         on_main(accelerator, lambda: _tested(plan, share, accelerator.device, progress))
     return on_main(accelerator, lambda: _read_json(finished, "accuracy", "asked"))
-
-
-
 
 # %% ../nbs/12_evaluation.ipynb #f90195c2
 def versions() -> dict[str, str]:

@@ -26,11 +26,10 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from . import evaluation
 from .backbones import count_parameters
 from .datasets import Manifest, label_subset, open_manifest
 from .evaluation import (
-    FeatureFiles, Features, Protocol, Result, Solver, chance, finetune, knn, linear_probe, load_result, named_protocol, network_hash, own_protocol,
+    FeatureFiles, Features, Protocol, Result, Solver, chance, finetune, knn, linear_probe, load_result, making_of, named_protocol, network_hash, own_protocol,
     retrieve, save_result, versions, write_features)
 from .iivdr import Method
 from .training import METHODS, Supervised, TrainConfig, build_method, load_run, read_config, read_log
@@ -375,7 +374,7 @@ class Bench:
         return [self._written(half) for half in self.halves]
 
     def _written(self, half: Manifest) -> list[FeatureFiles]:
-        facts = {"network": self.network, "manifest": half.hash, "making": evaluation._making_of(self.protocol)}
+        facts = {"network": self.network, "manifest": half.hash, "making": making_of(self.protocol)}
         place = self.run / "results" / "features" / _name(facts)
         folders = [place / "forwards"] + [place / "backwards"] * self.both_ways
         write_features(self.method.encoder, half, self.protocol, folders[0], device=self.device, workers=self.workers, progress=self.progress,
