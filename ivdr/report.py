@@ -259,7 +259,7 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{k}: {v}" for k, v in value.items()) or "–"
     return "–" if value is None or value == "" else str(value)
 
-
+# %% ../nbs/17_report.ipynb #e6aac588
 def plate(
     picture: str,  # HTML
     words: str,  # HTML: what to look for
@@ -340,7 +340,7 @@ def videos_of(
     "The data that a result was measured on: its name, and its hash, which is what counts."
     return _named(result.notes.get("data", ""), result.manifest_hash)
 
-
+# %% ../nbs/17_report.ipynb #69c82b1e
 def _named(
     path: object,  # of a folder or a manifest
     key: str,  # its hash
@@ -439,7 +439,7 @@ def _together(
             return None
     return found
 
-
+# %% ../nbs/17_report.ipynb #26c05946
 def _one_a_seed(
     model: Model,  # as on the whole page
     runs: Sequence[Run],  # those of its runs that were measured alike
@@ -571,9 +571,8 @@ class Page:
     ) -> str:  # HTML
         "A figure as a drawing in the page's own colours, neither so small that its text cannot be read nor blown up."
         self.drawings += 1
-        drawing = plots.svg(figure, f"d{self.drawings}-")
         size = f"width:min(100%,{119 * figure.get_figwidth():.0f}px);min-width:{70 * figure.get_figwidth():.0f}px"
-        return drawing.replace('<svg style="', f'<svg role="img" aria-label="{escape(words)}" style="{size};', 1)
+        return plots.svg(figure, f"d{self.drawings}-").replace('<svg style="', f'<svg role="img" aria-label="{escape(words)}" style="{size};', 1)
 
     def thumbnail(
         self,
@@ -735,7 +734,8 @@ def group_table(
         for c in columns:
             text = shown(c.of(model), c.percent)
             text = f'<b>{text}</b> <span class="best" title="every seed above every seed of all others">▲</span>' if winners[c] == model.name else text
-            cells.append(with_missing(text, group, c.task))
+            some = f'<small class="lacking">{n} of {len(model.runs)} seeds</small>' if 0 < (n := len(c.of(model))) < len(model.runs) else ""
+            cells.append(with_missing(text, group, c.task) + some)
         rows.append([_name_cell(model), *cells, str(len(model.runs))])
     return table(["", *[escape(c.title) for c in columns], "seeds"], rows, ["chance"] + [""] * len(group.models)), winners
 
@@ -1453,7 +1453,7 @@ def _facts(model: Model) -> dict[tuple[str, str], str]:
         note("versions", run.result.versions)
     return facts
 
-
+# %% ../nbs/17_report.ipynb #444fe552
 def section_again(page: Page) -> str:
     "The commands that made the numbers, and those that make them again."
     made, again = [], []
@@ -1534,7 +1534,7 @@ def section_published(page: Page) -> str:
         parts.append(f"<details><summary>other methods ({len(others)} numbers)</summary>{_published_tables(others)}</details>")
     return f'<div class="published">{"".join(parts)}</div>'
 
-
+# %% ../nbs/17_report.ipynb #591bc9d3
 def _published_tables(numbers: Sequence[Published]) -> str:
     "One table a task; a row is one network, read in one place. Where and how it was measured stands below, by number."
     parts = []

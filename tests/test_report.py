@@ -474,6 +474,12 @@ def test_frozen_classifiers_by_video_and_by_clip(tasks):
     assert column_of(table, "kNN")["chance"].startswith("25.0") and "k 20" in part(tasks, "frozen")
 
 
+def test_a_figure_that_not_every_seed_has_says_so(tmp_path):
+    html = page_of(tmp_path / "r", result("simclr", 0, retrieval={"R@1": 0.3}, linear={"accuracy": 0.4}), result("simclr", 1, retrieval={"R@1": 0.3}))
+    table = Tables(part(html, "table")).tables[0][1]
+    assert column_of(table, "linear")["SimCLR"] == "40.0 %1 of 2 seeds" and "seeds" not in column_of(table, "R@1")["SimCLR"]
+
+
 def test_settings_of_a_task_keep_figures_apart_too(tmp_path):
     html = page_of(tmp_path / "r", *[result(m, knn={"accuracy": 0.3, "k": k, "temperature": 0.07}) for m, k in (("simclr", 5), ("iivdr", 20))])
     table = Tables(part(html, "frozen")).tables[0][1]
