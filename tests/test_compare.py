@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from ivdr import measure as room
 from ivdr.compare import Comparison, compare, matched_epochs, plan_jobs, story
 from ivdr.measure import COLUMNS, cost, headline, inter_figures, intra_figures, measure, progress_figures, protocol_of, video_cost
 from ivdr.datasets import open_manifest
@@ -121,6 +122,16 @@ def test_flops_are_those_of_the_layers() -> None:
     cosines = 3 * 4 * 4 * 128 / 2
     found = video_cost(config)
     assert found.clips == 2 and found.flops == pytest.approx(2 * (2 * (forward + head + backward) + cosines), rel=1e-3)
+
+
+def test_a_configuration_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, real = [], room._count
+    monkeypatch.setattr(room, "_counted", {})
+    monkeypatch.setattr(room, "_count", lambda config: counted.append(config.method) or real(config))
+    jobs = plan_jobs("videos", ["simclr", "moco", "iivdr"], Path("out"), "laptop", [0, 1, 2], TINY, "flops")
+    for job in jobs:
+        video_cost(job.config)
+    assert sorted(counted) == ["iivdr", "moco", "simclr"]
 
 
 def test_budgets_are_equal_in_what_they_name() -> None:
