@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['logger', 'METHODS', 'TIMERS', 'Row', 'EPOCHS', 'MODEL', 'OPTIMIZER', 'STATE', 'Answer', 'MAY_DIFFER', 'EpochHook',
            'ClipConfig', 'OptimConfig', 'FinetuneConfig', 'TrainConfig', 'labelled_clip', 'Supervised',
-           'method_options', 'create_method', 'config_keys', 'recipe_names', 'read_config', 'check_config', 'plain',
-           'flat_config', 'write_config', 'write_atomic', 'learning_rate', 'plateau_rate', 'create_optimizer',
-           'batch_inputs', 'seed_step', 'train_step', 'bf16_error', 'Clock', 'StepRecord', 'read_losses', 'RunLog',
-           'read_log', 'cut_log', 'read_epochs', 'write_epochs', 'CheckpointError', 'checkpoint_folders',
-           'save_checkpoint', 'Checkpoint', 'read_checkpoint', 'load_weights', 'load_checkpoint', 'on_main',
-           'Interrupted', 'StopSignals', 'config_differences', 'config_hash', 'versions', 'newest_whole_checkpoint',
-           'open_run', 'training_videos', 'report_bad_videos', 'gather_bad_videos', 'build_method', 'load_run', 'Job',
-           'set_up', 'complete_config', 'class_numbers', 'build_network', 'open_loader', 'DivergedError',
-           'stop_if_diverged', 'save_job', 'do_step', 'look', 'train', 'pretrain', 'say']
+           'method_options', 'create_method', 'config_keys', 'recipe_names', 'read_recipe', 'read_config',
+           'check_config', 'plain', 'flat_config', 'write_config', 'write_atomic', 'learning_rate', 'plateau_rate',
+           'create_optimizer', 'batch_inputs', 'seed_step', 'train_step', 'bf16_error', 'Clock', 'StepRecord',
+           'read_losses', 'RunLog', 'read_log', 'cut_log', 'read_epochs', 'write_epochs', 'CheckpointError',
+           'checkpoint_folders', 'save_checkpoint', 'Checkpoint', 'read_checkpoint', 'load_weights', 'load_checkpoint',
+           'on_main', 'Interrupted', 'StopSignals', 'config_differences', 'config_hash', 'versions',
+           'newest_whole_checkpoint', 'open_run', 'training_videos', 'report_bad_videos', 'gather_bad_videos',
+           'build_method', 'load_run', 'Job', 'set_up', 'complete_config', 'class_numbers', 'build_network',
+           'open_loader', 'DivergedError', 'stop_if_diverged', 'save_job', 'do_step', 'look', 'train', 'pretrain',
+           'say']
 
 # %% ../nbs/11_training.ipynb #4161b0c0
 import csv
@@ -250,6 +251,7 @@ def create_method(
 # %% ../nbs/11_training.ipynb #efb7d10f
 _FREE = ("method_options.", "backbone_options.")  # sections whose keys the method or the backbone checks
 _BY_METHOD = "by_method."  # a recipe's keys for one method only: by_method.tcgl.clips.stride
+_STUDY = "study."  # a recipe's word to `ivdr.compare` on what to compare; no run depends on it
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -289,8 +291,10 @@ def recipe_names() -> list[str]:  # shipped with the package
     return sorted(entry.name.removesuffix(".yaml") for entry in (importlib.resources.files("ivdr") / "recipes").iterdir() if entry.name.endswith(".yaml"))
 
 
-def _read_recipe(recipe: str) -> dict[str, Any]:
-    "The dotted keys that a named recipe or a YAML file sets."
+def read_recipe(
+    recipe: str,  # name of a shipped recipe, or a YAML file
+) -> dict[str, Any]:  # nested, as it stands there
+    "What a named recipe or a YAML file says."
     is_file = recipe.endswith((".yaml", ".yml")) or os.sep in recipe
     if is_file and not Path(recipe).is_file():
         raise ValueError(f"recipe file {recipe} does not exist")
@@ -303,7 +307,7 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
         raise ValueError(f"recipe {recipe} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"recipe {recipe} must hold keys and values, found {type(values).__name__}")
-    return _flat(values)
+    return values
 
 # %% ../nbs/11_training.ipynb #51f39e6e
 def _for_method(
@@ -312,7 +316,7 @@ def _for_method(
     backbone: str | None,  # the caller's choice; None: the recipe's
 ) -> dict[str, Any]:  # the keys that hold for this method and backbone
     "What a recipe says of one method: its common keys, as far as they are meant for it, and its section of `by_method`."
-    common = {key: value for key, value in own.items() if not key.startswith(_BY_METHOD)}
+    common = {key: value for key, value in own.items() if not key.startswith((_BY_METHOD, _STUDY))}
     if method != common.get("method"):
         # what the recipe says of its own method holds for another one as far as that one knows it
         known = method_options(method)
@@ -330,7 +334,7 @@ def _refuse_unknown(keys: list[str], source: str) -> None:
         method, _, key = given.removeprefix(_BY_METHOD).partition(".") if given.startswith(_BY_METHOD) else ("", "", given)
         if method and method not in METHODS:
             raise ValueError(f"unknown method {method!r} in {source}, section by_method; accepted: {', '.join(METHODS)}")
-        if key in accepted or key.startswith(_FREE):
+        if key in accepted or key.startswith(_FREE) or source.startswith("recipe") and key.startswith(_STUDY):
             continue
         near = difflib.get_close_matches(key, accepted, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -342,7 +346,7 @@ def read_config(
     **overrides: Any,  # keys that win over the recipe's: nested (optim={"lr": 0.1}) or dotted (**{"optim.lr": 0.1})
 ) -> TrainConfig:
     "A checked configuration: the defaults, then the recipe, then the overrides; an unknown key or a wrong type is a ValueError."
-    chosen, own = _flat(overrides), {} if recipe is None else _read_recipe(recipe)
+    chosen, own = _flat(overrides), {} if recipe is None else _flat(read_recipe(recipe))
     _refuse_unknown(list(own), f"recipe {recipe}")
     _refuse_unknown(list(chosen), "the overrides")
     if any(key.startswith(_BY_METHOD) for key in chosen):
