@@ -438,7 +438,7 @@ def missing_words(
     for split, lost in missing.items():
         names = [f"{path} ({reason})" for path, reason in list(lost["videos"].items())[:3]]
         more = "" if len(lost["videos"]) <= len(names) else f" and {len(lost['videos']) - len(names)} more"
-        lines.append(f"{split}: {len(lost['videos'])} of {lost['of']} missing; they could not be read, none was replaced, all figures are of the others: "
+        lines.append(f"{split}: {len(lost['videos'])} of {lost['of']} missing: could not be read, none replaced, all figures are of the others: "
                      + ", ".join(names) + more)
     return lines
 
@@ -674,7 +674,7 @@ def summary(
     "One result, beside what chance would give; what is missing comes last and is not overlooked."
     figures, how, confused = figure_table(result), result.protocol, result.metrics.get("confusion")
     columns = {result.method: zip(figures["figure"], figures["sd"], figures["title"]), "chance": zip(figures["chance"], figures["sd"] * np.nan, figures["title"])}
-    shown = pd.DataFrame({name: [_text(*row) for row in rows] for name, rows in columns.items()}, pd.MultiIndex.from_frame(figures[["task", "title"]], names=["", ""]))
+    shown = pd.DataFrame({name: [_text(*row) for row in rows] for name, rows in columns.items()}, pd.MultiIndex.from_frame(figures[["task", "title"]], names=[None, None]))
     lines = [shown.to_string(), ""]
     if confused and len(confused["classes"]) <= 15:
         matrix = pd.DataFrame(confused["matrix"], confused["classes"], confused["classes"])
