@@ -196,20 +196,45 @@ def command_retrieve(args: argparse.Namespace) -> None:
         _say(f"result: {args.out}")
 
 # %% ../nbs/20_cli.ipynb #7b504ee5
+def _failures(comparisons: Sequence[Any]) -> None:
+    "An error that names the runs that failed, after everything else was said."
+    failed = {name: reason for comparison in comparisons for name, reason in comparison.failed.items()}
+    if failed:
+        total = len(failed) + sum(len(comparison.runs) for comparison in comparisons)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise ValueError(f"{len(failed)} of {total} runs failed, the others stand in the table: {reasons}")
+
+
+def _compare_study(args: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    "What the recipe's section `study` says."
+    from ivdr.compare import run_study
+    from ivdr.report import write_report
+    if given := [name for name in ("budget", "protocol") if getattr(args, name) is not None]:
+        raise ValueError(f"--{given[0]} goes with --data and --methods; without them the recipe's section 'study' says it")
+    out, found = Path(args.out), run_study(args.recipe, args.out, overrides, args.jobs, args.seeds)
+    for correlation, comparison in found.items():
+        _say("", f"scene and action correlated by {correlation:g}", comparison.text, "", comparison.terms)
+        _say(f"report: {write_report(out / f'correlation-{correlation:g}' / 'report.html', comparison.runs, title=f'Study, correlation {correlation:g}')}")
+    _say("", f"table:  {out / 'study.csv'}")
+    _failures(list(found.values()))
+
+
 def command_compare(args: argparse.Namespace) -> None:
     "Train several methods under one budget, measure them by one protocol, and put them into one table."
     from ivdr.compare import compare
     from ivdr.report import write_report
-    out, overrides = Path(args.out), dotted_options(args.words)
     named = {key: getattr(args, key) for key in ("backbone", "epochs", "batch_size")}
-    methods = [name for name in args.methods.split(",") if name != "untrained"]
-    comparison = compare(args.data, ["untrained", *methods], out, args.recipe, range(args.seeds), jobs=args.jobs, budget=args.budget, protocol=args.protocol,
-                         overrides={key: value for key, value in named.items() if value is not None} | overrides)
+    overrides = {key: value for key, value in named.items() if value is not None} | dotted_options(args.words)
+    if args.data is None and args.methods is None:
+        return _compare_study(args, overrides)
+    if args.data is None or args.methods is None:
+        raise ValueError("--data and --methods go together; without both, a recipe with a section 'study' is needed")
+    out, methods = Path(args.out), [name for name in args.methods.split(",") if name != "untrained"]
+    comparison = compare(args.data, ["untrained", *methods], out, args.recipe, range(args.seeds or 1), jobs=args.jobs, budget=args.budget or "flops",
+                         protocol=args.protocol, overrides=overrides)
     report = write_report(out / "report.html", comparison.runs, title="Methods compared")
     _say("", comparison.text, "", comparison.terms, "", f"table:  {out / 'table.csv'}, {out / 'table.json'}", f"report: {report}")
-    if comparison.failed:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in comparison.failed.items())
-        raise ValueError(f"{len(comparison.failed)} of {len(comparison.failed) + len(comparison.runs)} runs failed, the others stand in the table: {reasons}")
+    _failures([comparison])
 
 
 def command_report(args: argparse.Namespace) -> None:
@@ -387,6 +412,8 @@ the budget is what the recipe's own method costs in the recipe's epochs:
   clips    the same number of clips decoded and shown
   flops    the same floating-point operations, forward and backward, counted
 all three and the hours are reported; an interrupted comparison goes on with the same command
+
+  ivdr compare --recipe study --out study     the whole study from nothing: videos, runs, tables; hours on two cores
 """
 
 # %% ../nbs/20_cli.ipynb #d03479db
@@ -477,15 +504,15 @@ def _comparing_verbs(verbs: Any) -> None:
     "Verbs that line several things up."
     p = _verb(verbs, "compare", command_compare, "ivdr compare --data data_samples --methods simclr,moco,iivdr,iivdr-moco,tclr,tcgl --out comparison",
               more=COMPARE_HELP + CONFIG_HELP, free=True)
-    p.add_argument("--data", required=True, help="folder of videos with a train and a test part, or a manifest")
-    p.add_argument("--methods", required=True, help="separated by commas; the untrained network is always measured too")
+    p.add_argument("--data", help="folder of videos with a train and a test part, or a manifest")
+    p.add_argument("--methods", help="separated by commas; the untrained network is always measured too")
     p.add_argument("--out", required=True, help="folder for runs, table and report; what is finished there is not done again")
-    p.add_argument("--recipe", default="laptop", help="recipe to train by")
-    p.add_argument("--budget", choices=["epochs", "clips", "flops"], default="flops", help="what is equal for all methods")
+    p.add_argument("--recipe", default="laptop", help="recipe to train by; one with a section 'study' (such as study) needs neither --data nor --methods")
+    p.add_argument("--budget", choices=["epochs", "clips", "flops"], help="what is equal for all methods; flops if not given")
     p.add_argument("--backbone", help="small, r3d, r21d, ...; the recipe's if not given")
     p.add_argument("--epochs", type=int, help="of the recipe's own method, which sets the budget")
     p.add_argument("--batch-size", type=int, dest="batch_size", help="videos contrasted with one another, the same for all")
-    p.add_argument("--seeds", type=int, default=1, help="how many, for the spread")
+    p.add_argument("--seeds", type=int, help="how many, for the spread; 1, or as the study says, if not given")
     p.add_argument("--protocol", help="a named protocol to measure by; if not given, the recipe's own clips")
     p.add_argument("--jobs", type=int, help="runs at the same time, one core each; as many as there are cores if not given")
     p = _verb(verbs, "bench", command_bench, "ivdr bench losses --json")
