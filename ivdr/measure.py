@@ -221,8 +221,9 @@ def finetune_figures(
     accuracy, by_clip = ([result[name] for result in results] for name in ("accuracy", "clip_accuracy"))
     found = {"accuracy": float(np.mean(accuracy)), "clip_accuracy": float(np.mean(by_clip)), "sd": _spread(accuracy), "draws": results,
              "recipe": options.recipe, "share": options.share / 100}
-    fitted, judged = (half.table["label"].to_numpy(str) for half in bench.labelled)
-    guess = chance("linear", judged, fitted)
+    train, test = (half.table for half in bench.labelled)
+    judged = test.loc[~test["path"].isin(results[0]["missing"]), "label"]
+    guess = chance("linear", judged.to_numpy(str), train["label"].to_numpy(str))
     return {task: found}, {task: {"accuracy": guess, "clip_accuracy": guess}}
 
 # %% ../nbs/16_measure.ipynb #4d9bf375
@@ -605,10 +606,11 @@ COLUMNS: dict[str, tuple[str, str, float]] = {  # title: (task, figure, factor)
 
 def headline(
     figures: Mapping[str, Any],  # `Result.metrics` or `Result.chance`
+    columns: Mapping[str, tuple[str, str, float]] = COLUMNS,  # by title: task, figure, factor
 ) -> dict[str, float]:  # one number a column of the table; nan where it was not measured
     "The table row of a result."
     row = {}
-    for title, (task, figure, factor) in COLUMNS.items():
+    for title, (task, figure, factor) in columns.items():
         value = figures.get(task, {}).get(figure)
         row[title] = float("nan") if value is None else factor * float(value)
     return row
@@ -645,7 +647,7 @@ def _parts(
         blind = result.chance.get(task, {})
         if task == "limited":
             for share, part in entry.items():
-                yield task, f"{share} % of labels: ", part, blind.get(share, {})
+                yield task, f"{share} % of labels ({part['videos']}): ", part, blind.get(share, {})
         elif task != same:  # which stands there as "retrieval"
             yield task, "", entry, blind
 
