@@ -13,11 +13,35 @@ def test_clip_sampler(notebook):
     shown.changes(lambda: page.get_by_role("button", name="draw another").press("Enter"))
     shown.changes(lambda: page.get_by_role("button", name="TCLR").press("Space"))
     shown.changes(lambda: page.get_by_label("time runs backwards").press("Space"))
-    assert page.locator("text=backwards").count() and shown.plays()
+    page.get_by_role("cell", name="backwards").first.wait_for()
+    assert shown.plays()
     page.get_by_role("button", name="pause the clips").press("Enter")
     page.get_by_role("button", name="play the clips").wait_for()
     frames = shown.frames()
     page.wait_for_timeout(500)
     assert shown.frames() == frames
     page.get_by_role("button", name="play the clips").press("Enter")
+    assert shown.plays()
+
+
+def test_shuffle_rank(notebook):
+    shown = notebook("from ivdr.widgets import ShuffleRankWidget\nshuffler = ShuffleRankWidget()\nshuffler")
+    page = shown.page
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert shown.plays() and page.locator(".js-plotly-plot").count() == 2
+    page.get_by_text("4 of 4").wait_for()
+    for name in ("θ", "cap"):
+        for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+            shown.slider(name).focus()
+            shown.changes(lambda: page.keyboard.press(key))
+    shown.changes(lambda: shown.choice("who reads").select_option(label="blind: the same slots for every clip"))
+    page.get_by_text("0 of 4").wait_for()
+    shown.changes(lambda: shown.choice("order").select_option(label="1 2"))
+    shown.changes(lambda: shown.choice("who reads").select_option(label="untrained network"))
+    shown.changes(lambda: page.get_by_role("button", name="4", exact=True).press("Enter"))
+    for order in ("4 3 2 1", "2 1 4 3"):
+        shown.changes(lambda: shown.choice("order").select_option(label=order))
+    shown.changes(lambda: shown.choice("who reads").select_option(label="ideal: reads each segment by itself"))
+    shown.changes(lambda: page.get_by_label("make all segments equal").press("Space"))
+    page.get_by_text("+0.000", exact=True).wait_for()  # what the order costs
     assert shown.plays()
