@@ -121,7 +121,13 @@ class Notebook:
         act()
         self.page.wait_for_function("window.took !== null", timeout=20_000)
         self.times.append(float(self.page.evaluate("window.took")))
+        self.settle()
         return self.times[-1]
+
+    def settle(self) -> None:
+        "Wait until nothing on the page has changed for a while."
+        self.page.evaluate("""() => new Promise(done => { let last = '', still = 0; const look = () => { const now = fingerprint() + filmprint();
+            still = now === last ? still + 1 : 0; last = now; if (still >= 4) done(); else setTimeout(look, 80); }; look(); })""")
 
     def frames(self) -> list[str]:
         "Which frame each film shows at this moment."

@@ -45,3 +45,25 @@ def test_shuffle_rank(notebook):
     shown.changes(lambda: page.get_by_label("make all segments equal").press("Space"))
     page.get_by_text("+0.000", exact=True).wait_for()  # what the order costs
     assert shown.plays()
+
+
+def test_clip_ranking(notebook):
+    shown = notebook("from ivdr.widgets import ClipRankingWidget\nranking = ClipRankingWidget()\nranking")
+    page = shown.page
+    page.wait_for_function("[...document.querySelectorAll('button.ivdr-film canvas')].filter(c => c.dataset.frame).length === 10", timeout=60_000)
+    assert shown.plays()
+    for name in ("clip", "k"):
+        for key in ("ArrowLeft", "ArrowRight", "ArrowRight"):
+            shown.slider(name).focus()
+            shown.changes(lambda: page.keyboard.press(key), "filmprint")
+    shown.changes(lambda: page.get_by_label("may find its own video").press("Space"), "filmprint")
+    assert page.get_by_text("= same video").count() == 0
+    shown.changes(lambda: page.get_by_label("minus the gallery's mean").press("Space"), "filmprint")
+    for _ in range(3):
+        shown.changes(lambda: page.get_by_role("button", name="another query").press("Enter"), "filmprint")
+    found = page.locator("button.ivdr-film").nth(2)
+    action = found.locator("b").inner_text()[2:]
+    shown.changes(found.click, "filmprint")
+    assert page.locator("figure.ivdr-film b").inner_text() == action
+    shown.changes(lambda: page.locator("button.ivdr-film").nth(7).press("Enter"), "filmprint")
+    assert shown.plays()
