@@ -13,17 +13,22 @@ __all__ = ['PLAYER_SCRIPT', 'STYLE', 'SEGMENT_COLOURS', 'sample_manifest', 'Reel
            'segment_films', 'ShuffleControls', 'ShuffleRankWidget', 'ClipModel', 'MeanColours', 'sample_models',
            'run_models', 'check_same_clips', 'ClipSpace', 'joined', 'clip_space', 'rank_clips', 'clip_ranks',
            'ClipPictures', 'clip_film', 'ranking_table', 'chance_at', 'open_models', 'RankingControls',
-           'ClipRankingWidget', 'ranked_films', 'show_rankings', 'ranking_pictures']
+           'ClipRankingWidget', 'gallery_start', 'ranked_films', 'show_rankings', 'ranking_pictures', 'layouts',
+           'project', 'clip_values', 'cloud_style', 'cloud_key', 'map_traces', 'map_layout', 'neighbours',
+           'thread_table', 'ExplorerControls', 'EmbeddingExplorer', 'explorer_points', 'touch_clip', 'update_explorer',
+           'relation_of', 'inside', 'lassos', 'select_clips']
 
 # %% ../nbs/15_widgets.ipynb #27a13fda
 import io
 import os
+import re
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from html import escape
+from importlib.util import find_spec
 from itertools import permutations
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +41,7 @@ import plotly.graph_objects as go
 import torch
 import traitlets
 from matplotlib.figure import Figure
+from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -49,6 +55,7 @@ from .sampling import Frames, ViewRule, clip_indices, sample_rng, shuffle_segmen
 from .shuffle_rank import rank_accuracy, shuffle_rank, shuffle_rank_floor
 from .synthetic import render_dataset
 from .training import METHODS, ClipConfig, create_method, load_run, read_config
+from .variance import variance_split
 from .video import VideoError, VideoReader
 
 # %% ../nbs/15_widgets.ipynb #85246624
@@ -87,6 +94,7 @@ def read_reel(
         small = [np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)) for frame in full]
         return Reel(np.stack(small), first, total, total / max(reader.fps, 1e-6))
 
+# %% ../nbs/15_widgets.ipynb #a7e67d53
 def sheet(
     frames: plots.Frames,  # (T, h, w, 3) uint8
     quality: int = 80,  # JPEG's, 0 to 95
@@ -187,6 +195,10 @@ PLAYER_SCRIPT += """
     if (model.get('playing') && now - last >= model.get('pace')) { last = now; tick += 1; cells.forEach(draw); }
     requestAnimationFrame(step);
   }
+"""
+
+# %% ../nbs/15_widgets.ipynb #4d90f33f
+PLAYER_SCRIPT += """
   const clear = { 'change:films': build, 'change:sheets': load, 'change:playing': words, 'change:width': build };
   for (const [event, f] of Object.entries(clear)) model.on(event, f);
   if (!model.get('leads')) bar.remove();
@@ -487,6 +499,7 @@ def strip_image(
     return {"source": plots.data_uri(buffer.getvalue(), "image/jpeg"), "xref": "x", "yref": "paper", "x": -0.5, "y": 1, "sizex": len(reel.frames),
             "sizing": "stretch", "layer": "below", "xanchor": "left", "yanchor": "top"}  # fmt: skip
 
+# %% ../nbs/15_widgets.ipynb #04b2361c
 def timeline_layout(
     views: Sequence[Views],  # of the same video
     reel: Reel,  # the video
@@ -598,6 +611,8 @@ class SamplerControls(ipywidgets.VBox):  # type: ignore[misc]
 class ClipSamplerWidget(Panel):
     "A film strip, the frames that each method takes of it, and the clips, playing."
     alt = "time line of a video with the frames that each method's clips take"
+    reel: Reel  # the video
+    key: str  # of its sheet
 
     def __init__(
         self,
@@ -614,52 +629,53 @@ class ClipSamplerWidget(Panel):
         self.by_hand: bool | None = False
         self.draw, self.views = 0, list[Views]()
         super().__init__([self.controls, self.figure, self.table, self.player])
-        self._open()
+        _sampler_open(self)
         c = self.controls
-        c.video.observe(lambda _: self._open(), "value")
+        c.video.observe(lambda _: _sampler_open(self), "value")
         for control in (c.clip_len, c.stride, *c.methods.values()):
-            control.observe(lambda _: self._update(), "value")
+            control.observe(lambda _: _sampler_update(self), "value")
         for control in (c.place, c.second, c.backwards):
-            control.observe(lambda _: self._moved(), "value")
-        c.again.on_click(lambda _: self._draw_again())
-
-    def _open(self) -> None:
-        "Decode the chosen video, once."
-        number = self.controls.video.value
-        self.reel, self.key = read_reel(self.files[number]), f"video {number}"
-        self.player.show([], {self.key: sheet(self.reel.frames)})
-        self._drawn()
-
-    def _drawn(self) -> None:
-        "Let the sliders of places say what training would draw."
-        self.by_hand = None
-        places = sample_rng(0, self.draw, 0).integers(len(self.reel.frames), size=2)
-        self.controls.set_range(len(self.reel.frames), *places.tolist())
-        self.by_hand = False
-        self._update()
-
-    def _draw_again(self) -> None:
-        self.draw += 1
-        self._drawn()
-
-    def _moved(self) -> None:
-        if self.by_hand is not None:  # None: the sliders move by themselves
-            self.by_hand = True
-            self._update()
-
-    def _update(self) -> None:
-        "Bring what is set onto the page."
-        c = self.controls
-        chosen = Chosen(c.place.value, c.second.value, c.backwards.value) if self.by_hand else None
-        self.views = [method_views(name, len(self.reel.frames), c.clip_len.value, c.stride.value, self.draw, chosen) for name, on in c.methods.items() if on.value]
-        c.how.value = "placed by hand" if self.by_hand else f"as drawn in epoch {self.draw} of training"
-        fill_figure(self.figure, timeline_traces(self.views), timeline_layout(self.views, self.reel))
-        self.table.value = seen_table(self.views)
-        self.player.show(view_films(self.views, self.key))
+            control.observe(lambda _: _sampler_moved(self), "value")
+        c.again.on_click(lambda _: _sampler_draw_again(self))
 
     def pictures(self) -> list[Figure]:
         "The film strip, the time line."
         return sampler_pictures(self.views, self.reel)
+
+# %% ../nbs/15_widgets.ipynb #ee9cc9ed
+def _sampler_open(widget: ClipSamplerWidget) -> None:
+    "Decode the chosen video, once."
+    number = widget.controls.video.value
+    widget.reel, widget.key = read_reel(widget.files[number]), f"video {number}"
+    widget.player.show([], {widget.key: sheet(widget.reel.frames)})
+    _sampler_drawn(widget)
+
+def _sampler_drawn(widget: ClipSamplerWidget) -> None:
+    "Let the sliders of places say what training would draw."
+    widget.by_hand = None
+    places = sample_rng(0, widget.draw, 0).integers(len(widget.reel.frames), size=2)
+    widget.controls.set_range(len(widget.reel.frames), *places.tolist())
+    widget.by_hand = False
+    _sampler_update(widget)
+
+def _sampler_draw_again(widget: ClipSamplerWidget) -> None:
+    widget.draw += 1
+    _sampler_drawn(widget)
+
+def _sampler_moved(widget: ClipSamplerWidget) -> None:
+    if widget.by_hand is not None:  # None: the sliders move by themselves
+        widget.by_hand = True
+        _sampler_update(widget)
+
+def _sampler_update(widget: ClipSamplerWidget) -> None:
+    "Bring what is set onto the page."
+    c = widget.controls
+    chosen = Chosen(c.place.value, c.second.value, c.backwards.value) if widget.by_hand else None
+    widget.views = [method_views(name, len(widget.reel.frames), c.clip_len.value, c.stride.value, widget.draw, chosen) for name, on in c.methods.items() if on.value]
+    c.how.value = "placed by hand" if widget.by_hand else f"as drawn in epoch {widget.draw} of training"
+    fill_figure(widget.figure, timeline_traces(widget.views), timeline_layout(widget.views, widget.reel))
+    widget.table.value = seen_table(widget.views)
+    widget.player.show(view_films(widget.views, widget.key))
 
 # %% ../nbs/15_widgets.ipynb #b62f5e8b
 def sampler_pictures(
@@ -956,6 +972,10 @@ class ShuffleControls(ipywidgets.VBox):  # type: ignore[misc]
 class ShuffleRankWidget(Panel):
     "A clip and its shuffled copy, playing; what a network reads from both; and what shuffle-rank makes of it."
     alt = "similarities of a clip's segments with those of its shuffled copy, before and after unshuffling"
+    key: str  # of the video's sheet
+    series: tuple[NDArray[np.float64], NDArray[np.float64]]  # q and p
+    in_order: tuple[NDArray[np.float64], NDArray[np.float64]]  # the same with the segments left in order
+    found: Anatomy  # of the loss
 
     def __init__(
         self,
@@ -969,47 +989,48 @@ class ShuffleRankWidget(Panel):
         half = {"flex": "1 1 360px", "min_width": "0", "max_width": "560px"}
         figures = ipywidgets.HBox([ipywidgets.Box([figure], layout=half) for figure in (self.matrices, self.curve)], layout={"flex_flow": "row wrap"})
         super().__init__([c, wrapped(self.player), figures, self.table])
-        self._open()
-        c.video.observe(lambda _: self._open(), "value")
+        _shuffle_open(self)
+        c.video.observe(lambda _: _shuffle_open(self), "value")
         c.segments.observe(lambda _: c.set_orders(), "value")
         for control in (c.who, c.order, c.equal):
-            control.observe(lambda _: self._read(), "value")
+            control.observe(lambda _: _shuffle_read(self), "value")
         for control in (c.theta, c.cap, c.uncapped):
-            control.observe(lambda _: self._update(), "value")
-
-    def _open(self) -> None:
-        "Decode the chosen video, once."
-        number = self.controls.video.value
-        self.key = f"video {number}"
-        self.player.show([], {self.key: sheet(read_reel(self.files[number]).frames)})
-        self._read()
-
-    def _read(self) -> None:
-        "Read the clip and its shuffled copy."
-        c, reader = self.controls, self.readers[self.controls.who.value]
-        c.segments.disabled = len(reader.segments) == 1
-        if c.segments.value not in reader.segments:
-            c.segments.value = reader.segments[0]  # its observers come back here
-        if c.order.value is None or len(c.order.value) != c.segments.value:
-            return
-        clip, frames, _ = network_clip(self.files[c.video.value], reader.clips, c.segments.value if c.equal.value else 0)
-        self.series, self.in_order = read_twice(reader, clip, c.order.value), read_twice(reader, clip, range(c.segments.value))
-        self.player.show(segment_films(frames, c.order.value, self.key))
-        self._update()
-
-    def _update(self) -> None:
-        "Bring loss and figures onto the page."
-        c = self.controls
-        options = (float(c.theta.value), c.max_logit)
-        self.found = anatomy(*self.series, c.order.value, *options)
-        in_order = anatomy(*self.in_order, range(c.segments.value), *options)
-        fill_figure(self.matrices, matrix_traces(self.found), matrix_layout(c.segments.value))
-        fill_figure(self.curve, curve_traces(self.found, *options), curve_layout(*options))
-        self.table.value = anatomy_table(self.found, in_order.loss, shuffle_rank_floor(c.segments.value, *options))
+            control.observe(lambda _: _shuffle_update(self), "value")
 
     def pictures(self) -> list[Figure]:
         "The two matrices."
         return [plots.shuffle_rank_matrices(self.found.before, self.found.after, f"loss {self.found.loss:.3f}, {self.found.right.sum()} of {len(self.found.right)} ranked right")]
+
+# %% ../nbs/15_widgets.ipynb #3db9045e
+def _shuffle_open(widget: ShuffleRankWidget) -> None:
+    "Decode the chosen video, once."
+    number = widget.controls.video.value
+    widget.key = f"video {number}"
+    widget.player.show([], {widget.key: sheet(read_reel(widget.files[number]).frames)})
+    _shuffle_read(widget)
+
+def _shuffle_read(widget: ShuffleRankWidget) -> None:
+    "Read the clip and its shuffled copy."
+    c, reader = widget.controls, widget.readers[widget.controls.who.value]
+    c.segments.disabled = len(reader.segments) == 1
+    if c.segments.value not in reader.segments:
+        c.segments.value = reader.segments[0]  # its observers come back here
+    if c.order.value is None or len(c.order.value) != c.segments.value:
+        return
+    clip, frames, _ = network_clip(widget.files[c.video.value], reader.clips, c.segments.value if c.equal.value else 0)
+    widget.series, widget.in_order = read_twice(reader, clip, c.order.value), read_twice(reader, clip, range(c.segments.value))
+    widget.player.show(segment_films(frames, c.order.value, widget.key))
+    _shuffle_update(widget)
+
+def _shuffle_update(widget: ShuffleRankWidget) -> None:
+    "Bring loss and figures onto the page."
+    c = widget.controls
+    options = (float(c.theta.value), c.max_logit)
+    widget.found = anatomy(*widget.series, c.order.value, *options)
+    in_order = anatomy(*widget.in_order, range(c.segments.value), *options)
+    fill_figure(widget.matrices, matrix_traces(widget.found), matrix_layout(c.segments.value))
+    fill_figure(widget.curve, curve_traces(widget.found, *options), curve_layout(*options))
+    widget.table.value = anatomy_table(widget.found, in_order.loss, shuffle_rank_floor(c.segments.value, *options))
 
 # %% ../nbs/15_widgets.ipynb #57e68d62
 @dataclass(frozen=True, eq=False)
@@ -1165,25 +1186,26 @@ class ClipPictures:
     ) -> tuple[str, dict[str, Any] | None, tuple[int, ...]]:  # key, sheet (None if the video is gone), frame numbers
         key = f"{path}@{position:.4f}"
         if key not in self.made:
-            self.made[key] = self._make(path, position)
+            self.made[key] = _make_picture(self, path, position)
             while len(self.made) > self.most:
                 self.made.popitem(last=False)
         self.made.move_to_end(key)
         return key, *self.made[key]
 
-    def _make(self, path: str, position: float) -> tuple[dict[str, Any] | None, tuple[int, ...]]:
-        if path in self.gone:
-            return None, ()
-        try:
-            if self.reel is None or self.reel[0] != path:
-                self.reel = path, read_reel(self.root / path, self.width)
-        except (VideoError, FileNotFoundError) as error:
-            self.gone[path] = str(error)
-            return None, ()
-        reel = self.reel[1]
-        low = int(np.clip(round(position * reel.total) - self.span // 2, 0, max(0, len(reel.frames) - self.span)))
-        frames = np.linspace(low, min(low + self.span, len(reel.frames)) - 1, self.n_frames).round().astype(int)
-        return sheet(reel.frames[frames], 70), tuple(frames.tolist())
+# %% ../nbs/15_widgets.ipynb #733a9743
+def _make_picture(pictures: ClipPictures, path: str, position: float) -> tuple[dict[str, Any] | None, tuple[int, ...]]:
+    if path in pictures.gone:
+        return None, ()
+    try:
+        if pictures.reel is None or pictures.reel[0] != path:
+            pictures.reel = path, read_reel(pictures.root / path, pictures.width)
+    except (VideoError, FileNotFoundError) as error:
+        pictures.gone[path] = str(error)
+        return None, ()
+    reel = pictures.reel[1]
+    low = int(np.clip(round(position * reel.total) - pictures.span // 2, 0, max(0, len(reel.frames) - pictures.span)))
+    frames = np.linspace(low, min(low + pictures.span, len(reel.frames)) - 1, pictures.n_frames).round().astype(int)
+    return sheet(reel.frames[frames], 70), tuple(frames.tolist())
 
 # %% ../nbs/15_widgets.ipynb #a2858f80
 _LINES = {"action": "solid", "video": "double", "other": "dashed"}
@@ -1289,12 +1311,12 @@ class ClipRankingWidget(Panel):
         self.controls = c = RankingControls(self.features[0], all(model.train is not None for model in self.models))
         self.asked, self.found, self.table = FilmPlayer(width=176), FilmPlayer(width=96, choosable=True, leads=False), ipywidgets.HTML()
         ipywidgets.link((self.asked, "playing"), (self.found, "playing"))
-        self.quiet = False
+        self.quiet, self.query, self.rankings = False, 0, list[tuple[NDArray[np.int64], NDArray[np.float32], list[str]]]()
         super().__init__([c, wrapped(self.asked, self.table), self.found])
-        self.found.when_chosen(self._choose)
-        self._update()
+        self.found.when_chosen(partial(_ranking_choose, self))
+        _ranking_update(self)
         for control in (c.video, c.clip, c.k, c.gallery, c.own_video, c.centred):
-            control.observe(lambda _: self._update(), "value")
+            control.observe(lambda _: _ranking_update(self), "value")
         c.another.on_click(lambda _: self.ask((7 * c.video.value + 5) % len(self.features[0]), c.clip.value))
 
     def ask(
@@ -1306,40 +1328,42 @@ class ClipRankingWidget(Panel):
         self.quiet = True
         self.controls.video.value, self.controls.clip.value = video, clip
         self.quiet = False
-        self._update()
-
-    def _choose(self, film: int) -> None:
-        rows = [int(row) for order, _, _ in self.rankings for row in order]
-        self.ask(*divmod(rows[film] + self.offset, self.features[0].clips.shape[1]))
-
-    @property
-    def offset(self) -> int:
-        "The number of the gallery's first clip among all clips."
-        return len(self.models[0].test) * self.features[0].clips.shape[1] if self.controls.gallery.value == "train" else 0
-
-    def _space(self, m: int) -> tuple[ClipSpace, NDArray[np.int64]]:
-        "A model's clips ready to be compared, and the ranks of its test clips; made once for each setting."
-        c = self.controls
-        key = (m, c.gallery.value, c.centred.value)
-        if key not in self.spaces:
-            gallery = self.models[m].test if c.gallery.value == "test" else cast(Features, self.models[m].train)
-            made = clip_space(self.features[m], gallery, "gallery" if c.centred.value else "none")
-            self.spaces[key] = made, clip_ranks(clip_space(self.models[m].test, gallery, "gallery" if c.centred.value else "none"))
-        return self.spaces[key]
-
-    def _update(self) -> None:
-        "Rank for every model."
-        if self.quiet:
-            return
-        c, clips = self.controls, self.features[0].clips.shape[1]
-        self.query, spaces = c.video.value * clips + c.clip.value, [self._space(m) for m in range(len(self.models))]
-        self.rankings = [rank_clips(space, self.query, c.k.value, c.own_video.value) for space, _ in spaces]
-        self.table.value = ranking_table(self.models, [found for _, _, found in self.rankings], [ranks for _, ranks in spaces], c.k.value, chance_at(spaces[0][0], c.k.value))
-        show_rankings(self)
+        _ranking_update(self)
 
     def pictures(self) -> list[Figure]:
         "A strip for each model."
         return ranking_pictures(self)
+
+# %% ../nbs/15_widgets.ipynb #3fa07032
+def gallery_start(
+    widget: ClipRankingWidget,  # whose gallery
+) -> int:  # the number of the gallery's first clip among all clips
+    "Where the gallery begins: training clips stand behind the test clips."
+    return len(widget.models[0].test) * widget.features[0].clips.shape[1] if widget.controls.gallery.value == "train" else 0
+
+def _ranking_choose(widget: ClipRankingWidget, film: int) -> None:
+    rows = [int(row) for order, _, _ in widget.rankings for row in order]
+    widget.ask(*divmod(rows[film] + gallery_start(widget), widget.features[0].clips.shape[1]))
+
+def _ranking_space(widget: ClipRankingWidget, m: int) -> tuple[ClipSpace, NDArray[np.int64]]:
+    "A model's clips ready to be compared, and the ranks of its test clips; made once for each setting."
+    c = widget.controls
+    key = (m, c.gallery.value, c.centred.value)
+    if key not in widget.spaces:
+        gallery = widget.models[m].test if c.gallery.value == "test" else cast(Features, widget.models[m].train)
+        made = clip_space(widget.features[m], gallery, "gallery" if c.centred.value else "none")
+        widget.spaces[key] = made, clip_ranks(clip_space(widget.models[m].test, gallery, "gallery" if c.centred.value else "none"))
+    return widget.spaces[key]
+
+def _ranking_update(widget: ClipRankingWidget) -> None:
+    "Rank for every model."
+    if widget.quiet:
+        return
+    c, clips = widget.controls, widget.features[0].clips.shape[1]
+    widget.query, spaces = c.video.value * clips + c.clip.value, [_ranking_space(widget, m) for m in range(len(widget.models))]
+    widget.rankings = [rank_clips(space, widget.query, c.k.value, c.own_video.value) for space, _ in spaces]
+    widget.table.value = ranking_table(widget.models, [found for _, _, found in widget.rankings], [ranks for _, ranks in spaces], c.k.value, chance_at(spaces[0][0], c.k.value))
+    show_rankings(widget)
 
 # %% ../nbs/15_widgets.ipynb #95e1a2cd
 def ranked_films(
@@ -1347,7 +1371,7 @@ def ranked_films(
 ) -> tuple[tuple[Film, dict[str, Any] | None], list[tuple[Film, dict[str, Any] | None]]]:  # the query, all that was found; each with its sheet
     "What the clip ranking plays."
     asked = clip_film(widget.features[0], widget.query, widget.thumbnails)
-    found = [clip_film(features, int(row) + widget.offset, widget.thumbnails, relation, float(cosine), model.name)
+    found = [clip_film(features, int(row) + gallery_start(widget), widget.thumbnails, relation, float(cosine), model.name)
              for model, features, (order, cosines, relations) in zip(widget.models, widget.features, widget.rankings)
              for row, cosine, relation in zip(order, cosines, relations)]  # fmt: skip
     return asked, found
@@ -1372,3 +1396,304 @@ def ranking_pictures(
         frames = np.stack([unpack(made)[middle] if made else np.zeros_like(query) for _, made in mine])
         figures.append(plots.ranking_strip(query, frames, relations, [film.label[2:] for film, _ in mine], f"{model.name}: nearest clips"))
     return figures
+
+# %% ../nbs/15_widgets.ipynb #1a1efe5b
+def layouts() -> list[str]:
+    "The projections that can be made here."
+    return ["pca", "tsne"] + ["umap"] * (find_spec("umap") is not None)
+
+def project(
+    features: Features,  # N videos, M clips each
+    how: str = "pca",  # one of `layouts()`
+    seed: int = 0,  # of the projection
+) -> NDArray[np.float64]:  # (N * M, 2), in -1…1 along the longer axis
+    "All clips on a map."
+    rows = features.clips.reshape(-1, features.clips.shape[2])
+    if how != "umap":
+        return plots.embed(rows, how, seed)
+    from umap import UMAP
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+    points = np.asarray(UMAP(metric="cosine", random_state=seed).fit_transform(units), dtype=np.float64)
+    points -= (points.max(0) + points.min(0)) / 2
+    return np.asarray(points / np.abs(points).max().clip(1e-12))
+
+# %% ../nbs/15_widgets.ipynb #6ed8f5c7
+_KNOWN = {"path", "label", "group", "split", "frames", "fps", "width", "height", "sha256"}
+
+def clip_values(
+    features: Features,  # N videos, M clips each
+    manifest: Manifest | None = None,  # says more of the videos, such as the scene
+    most: int = 16,  # columns with more values than this tell nothing on a map
+) -> dict[str, NDArray[Any]]:  # name -> (N * M,) names or numbers
+    "All by which clips can be coloured: action, time in the video, video, who is in it, and what the manifest knows."
+    clips = features.clips.shape[1]
+    found: dict[str, NDArray[Any]] = {"action": np.repeat(features.labels, clips), "time in the video": features.position.reshape(-1).astype(float),
+                                      "video": np.repeat(np.arange(len(features)), clips), "group": np.repeat(np.asarray(features.groups), clips)}  # fmt: skip
+    table = None if manifest is None else manifest.table.drop_duplicates("path").set_index("path")
+    if table is not None and set(features.paths) <= set(table.index):
+        rows = table.loc[features.paths].select_dtypes(exclude="float")
+        for column in [str(c) for c in rows.columns if c not in _KNOWN]:
+            values = rows[column].astype(str).to_numpy()
+            if 1 < len(set(values)) <= most:
+                if (np.repeat(values, clips) == found.get("group")).all():  # the manifest knows what a group is: a person, say
+                    del found["group"]
+                found[column] = np.repeat(values, clips)
+    return found
+
+# %% ../nbs/15_widgets.ipynb #e79c3133
+_MARKS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "triangle-down": "▼", "cross": "✚", "x": "✖", "star": "★"}
+
+def cloud_style(
+    values: NDArray[Any],  # (n,) names or numbers
+    size: float = 7.0,  # of a point, pixels
+) -> dict[str, Any]:  # plotly's marker
+    "Colours, and symbols for names, so that nobody needs to tell sixteen colours apart."
+    if not plots.is_categorical(values):
+        scale = [[float(t), "rgb" + str(tuple(round(255 * c) for c in plots.TIME_MAP(float(t))[:3]))] for t in np.linspace(0, 1, 11)]
+        return {"size": size, "color": values.astype(float), "colorscale": scale, "cmin": float(values.min()), "cmax": max(float(values.max()), float(values.min()) + 1e-9), "symbol": "circle"}
+    palette = plots.category_colours(values)
+    place = np.searchsorted(list(palette), values.astype(str))
+    steps = [[edge, colour] for i, colour in enumerate(palette.values()) for edge in (i / len(palette), (i + 1) / len(palette))]
+    symbols = list(_MARKS)
+    return {"size": size, "color": place.astype(float), "colorscale": steps, "cmin": -0.5, "cmax": len(palette) - 0.5, "symbol": [symbols[p % len(symbols)] for p in place]}
+
+def cloud_key(
+    values: NDArray[Any],  # (n,) names or numbers
+    name: str,  # what they are
+) -> str:  # HTML
+    "What colours and symbols mean."
+    if not plots.is_categorical(values):
+        stops = ",".join("rgb" + str(tuple(round(255 * c) for c in plots.TIME_MAP(t)[:3])) for t in (0.0, 0.5, 1.0))
+        ends = ("first frame", "last frame") if name.startswith("time") else (f"{values.min():g}", f"{values.max():g}")
+        return f'{escape(name)}: {ends[0]} <span style="display:inline-block;width:120px;height:0.8em;background:linear-gradient(90deg,{stops})"></span> {ends[1]}'
+    marks = list(_MARKS.values())
+    return " ".join(f'<span style="white-space:nowrap;margin-right:0.9em"><span style="color:{colour}">{marks[i % len(marks)]}</span> {escape(key.replace("_", " "))}</span>'
+                    for i, (key, colour) in enumerate(plots.category_colours(values).items()))  # fmt: skip
+
+# %% ../nbs/15_widgets.ipynb #bd4f7434
+def map_traces(
+    points: NDArray[np.float64],  # (n, 2)
+    style: Mapping[str, Any],  # of the points, as `cloud_style` gives it
+    thread: NDArray[np.int64] | Sequence[int] = (),  # points of one video in the order of time
+    near: NDArray[np.int64] | Sequence[int] = (),  # points to be ringed: neighbours
+    selected: NDArray[np.int64] | None = None,  # points that stand out; None: all alike
+) -> list[dict[str, Any]]:  # for plotly: the cloud, the thread, its clips, the rings
+    "A map of clips."
+    rows, rings = np.asarray(thread, dtype=int), np.asarray(near, dtype=int)
+    ink = "#8a8f98"
+    return [
+        {"type": "scattergl", "mode": "markers", "x": points[:, 0], "y": points[:, 1], "marker": dict(style) | {"opacity": 0.8}, "hoverinfo": "none",
+         "selectedpoints": None if selected is None else np.asarray(selected).tolist(), "unselected": {"marker": {"opacity": 0.12}}},
+        {"type": "scattergl", "mode": "lines", "x": points[rows, 0], "y": points[rows, 1], "line": {"color": ink, "width": 2.5}, "hoverinfo": "skip"},
+        {"type": "scattergl", "mode": "markers", "x": points[rows, 0], "y": points[rows, 1], "hoverinfo": "skip",
+         "marker": {"size": np.linspace(9, 16, max(1, len(rows)))[: len(rows)], "color": "rgba(0,0,0,0)", "line": {"color": ink, "width": 2.5}}},
+        {"type": "scattergl", "mode": "markers", "x": points[rings, 0], "y": points[rings, 1], "hoverinfo": "skip",
+         "marker": {"symbol": "diamond-open", "size": 15, "color": plots.BAD, "line": {"width": 2}}},
+    ]  # fmt: skip
+
+def map_layout(
+    title: str,  # whose map
+) -> dict[str, Any]:  # for plotly
+    "A map has no axes worth reading."
+    axis = quiet_axis(visible=False, range=[-1.12, 1.12], fixedrange=False)
+    return quiet_layout(height=340, xaxis=axis, yaxis=axis, dragmode="lasso", margin={"l": 0, "r": 0, "t": 24, "b": 0},
+                        title={"text": title, "x": 0.01, "y": 0.99, "yanchor": "top", "font": {"size": 13}})  # fmt: skip
+
+# %% ../nbs/15_widgets.ipynb #f6a079ef
+def neighbours(
+    space: ClipSpace,  # of one model
+    rows: NDArray[np.int64] | Sequence[int],  # clips whose neighbourhood is wanted
+    k: int = 6,  # how many
+    other_videos: bool = True,  # leave out the videos that the clips come from
+) -> NDArray[np.int64]:  # (k,) clips that are none of them, nearest to their mean direction first
+    "The clips nearest to some others, in feature space and not on the map."
+    chosen = np.asarray(rows, dtype=int)
+    similar = space.gallery @ space.query[chosen].mean(0)
+    similar[chosen] = -np.inf
+    if other_videos:
+        similar[np.isin(space.gallery_video, space.query_video[chosen])] = -np.inf
+    return np.argsort(-similar, kind="stable")[: min(k, int(np.isfinite(similar).sum()))]
+
+def thread_table(
+    models: Sequence[ClipModel],  # side by side
+    splits: Sequence[tuple[float, float]],  # `variance_split` of each: inter, intra
+    spaces: Sequence[ClipSpace],  # of each
+    rows: NDArray[np.int64],  # clips of the chosen video
+) -> str:  # HTML
+    "How much clips differ between and within videos, over all, and within the chosen one."
+    lines = []
+    for model, (inter, intra), space in zip(models, splits, spaces, strict=True):
+        own = space.query[rows]
+        spread = 1 - float((own @ own.T).mean())  # the variance of unit vectors around their mean
+        lines.append([dot(model.colour) + escape(model.name), f"{inter:.3f}", f"{intra:.3f}", f"<b>{intra / max(inter, 1e-12):.2f}</b>", f"{spread:.3f}"])
+    return html_table(["", "inter: between videos", "intra: within videos", "intra / inter", "within this video"], lines)
+
+# %% ../nbs/15_widgets.ipynb #756d066a
+class ExplorerControls(ipywidgets.VBox):  # type: ignore[misc]
+    "What can be set in the embedding explorer."
+
+    def __init__(
+        self,
+        features: Features,  # of the clips shown
+        colourings: Sequence[str],  # by what they may be coloured
+        layout: str,  # projection at first
+    ) -> None:
+        names = sorted((f"{str(label).replace('_', ' ')} · {Path(path).stem}", i) for i, (label, path) in enumerate(zip(features.labels, features.paths)))
+        clips = features.clips.shape[1]
+        self.map = _control(ipywidgets.Dropdown, "map", layout, options=[({"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}[how], how) for how in layouts()], width="170px")
+        self.colour = _control(ipywidgets.Dropdown, "colour", "action", options=[(name.replace("_", " "), name) for name in colourings], width="240px")
+        self.video = _control(ipywidgets.Dropdown, "video", names[0][1], options=names, width="340px")
+        self.clip = _control(ipywidgets.IntSlider, "clip", clips // 2, min=0, max=max(1, clips - 1), width="240px")
+        self.mouse = _control(ipywidgets.Dropdown, "mouse", "lasso", options=[("lasso", "lasso"), ("move the map", "pan")], width="200px")
+        self.forget = ipywidgets.Button(description="select nothing", icon="times")
+        self.status = ipywidgets.HTML()
+        super().__init__([wrapped(self.map, self.colour, self.mouse, self.forget), wrapped(self.video, self.clip, self.status)])
+
+# %% ../nbs/15_widgets.ipynb #2b77d776
+class EmbeddingExplorer(Panel):
+    "Clips of several models on maps side by side: touch a point to see it, click it to play it, lasso some for their neighbours."
+    alt = "maps of the clips in each model's feature space, with the thread of one video"
+
+    def __init__(
+        self,
+        models: Sequence[ClipModel | str | Path] = (),  # up to about three: models, or run folders; none: two that have learned nothing
+        videos: Manifest | str | Path | None = None,  # where their videos are; None: where the first run found them, or the sample videos
+        layout: str = "pca",  # projection at first, one of `layouts()`
+    ) -> None:
+        self.models, manifest = open_models(models, videos)
+        self.test = self.models[0].test
+        self.values, self.maps = clip_values(self.test, manifest), dict[tuple[int, str], NDArray[np.float64]]()
+        self.splits = [variance_split(model.test.clips) for model in self.models]
+        self.spaces = [clip_space(model.test, model.test) for model in self.models]
+        self.thumbnails = ClipPictures(manifest.root, self.models[0].span)
+        self.controls = ExplorerControls(self.test, list(self.values), layout)
+        self.player, self.near = FilmPlayer(width=176), FilmPlayer(width=96, choosable=True, leads=False)
+        ipywidgets.link((self.player, "playing"), (self.near, "playing"))
+        self.key, self.table, self.figures = ipywidgets.HTML(), ipywidgets.HTML(), [go.FigureWidget() for _ in self.models]
+        self.selected, self.touched, self.quiet, self.rows = np.zeros(0, dtype=np.int64), (-1, False), False, list[int]()
+        boxes = [ipywidgets.Box([figure], layout={"flex": "1 1 320px", "min_width": "0", "max_width": "720px"}) for figure in self.figures]
+        super().__init__([self.controls, ipywidgets.HBox(boxes, layout={"flex_flow": "row wrap"}), self.key, wrapped(self.player, self.table), self.near])
+        update_explorer(self)
+        _connect_explorer(self)
+
+    def choose(
+        self,
+        row: int,  # clip: video * clips + clip
+    ) -> None:
+        "Choose a clip: it plays, and its video's thread is drawn on every map."
+        self.quiet = True
+        self.controls.video.value, self.controls.clip.value = divmod(int(row), self.test.clips.shape[1])
+        self.quiet = False
+        update_explorer(self)
+
+    def pictures(self) -> list[Figure]:
+        "A map for each model."
+        return [plots.embedding_map(explorer_points(self, m), self.values[self.controls.colour.value], model.name, self.controls.colour.value) for m, model in enumerate(self.models)]
+
+# %% ../nbs/15_widgets.ipynb #4f84ec74
+def explorer_points(
+    widget: EmbeddingExplorer,  # whose maps
+    m: int,  # of which model
+) -> NDArray[np.float64]:  # (n, 2)
+    "A model's map, made once for each projection."
+    how, status = widget.controls.map.value, widget.controls.status
+    if (m, how) not in widget.maps:
+        status.value = f"making the map of {escape(widget.models[m].name)} …"
+        widget.maps[m, how] = project(widget.models[m].test, how)
+        status.value = ""
+    return widget.maps[m, how]
+
+def touch_clip(
+    widget: EmbeddingExplorer,  # whose point
+    row: int,  # which clip
+    moving: bool,  # play it, or show its middle frame
+) -> None:
+    "Show the clip of a point."
+    if (row, moving) != widget.touched:
+        widget.touched = (row, moving)
+        film, made = clip_film(widget.test, row, widget.thumbnails)
+        film = film if moving else replace(film, frames=film.frames[len(film.frames) // 2 :][:1])
+        widget.player.show([film], {} if made is None else {film.sheet: made})
+
+# %% ../nbs/15_widgets.ipynb #3af19e33
+def update_explorer(
+    widget: EmbeddingExplorer,  # with something changed
+) -> None:
+    "Bring colours, the chosen video's thread, the selection and its neighbours onto the page."
+    if widget.quiet:
+        return
+    c, clips = widget.controls, widget.test.clips.shape[1]
+    row, rows = c.video.value * clips + c.clip.value, np.arange(clips) + c.video.value * clips
+    thread = rows[np.argsort(widget.test.position.reshape(-1)[rows], kind="stable")]
+    values, some = widget.values[c.colour.value], len(widget.selected) > 0
+    style = cloud_style(values, float(np.clip(400 / np.sqrt(len(values)), 4, 9)))
+    near = [neighbours(space, widget.selected if some else [row]) for space in widget.spaces]
+    for m, (figure, model) in enumerate(zip(widget.figures, widget.models)):
+        fill_figure(figure, map_traces(explorer_points(widget, m), style, thread, near[m], widget.selected if some else None), {} if figure.data else map_layout(model.name))
+    widget.key.value, widget.rows = cloud_key(values, c.colour.value), [int(r) for found in near for r in found]
+    widget.table.value = thread_table(widget.models, widget.splits, widget.spaces, thread)
+    touch_clip(widget, row, True)
+    of = f"{len(widget.selected)} selected clips" if some else "this clip"
+    shown = [clip_film(widget.test, int(r), widget.thumbnails, relation_of(widget.test, row, int(r)), group=f"{model.name}: nearest to {of} in other videos")
+             for model, found in zip(widget.models, near) for r in found]  # fmt: skip
+    widget.near.show([film for film, _ in shown], {film.sheet: made for film, made in shown if made is not None})
+
+def relation_of(
+    features: Features,  # of the clips
+    row: int,  # one clip
+    other: int,  # another clip
+) -> str:  # key of plots.RELATIONS
+    "What one clip is to another."
+    (video, _), (found, _) = divmod(row, features.clips.shape[1]), divmod(other, features.clips.shape[1])
+    return "video" if video == found else "action" if features.targets[video] == features.targets[found] else "other"
+
+# %% ../nbs/15_widgets.ipynb #5fa184df
+def inside(
+    points: NDArray[np.float64],  # (n, 2)
+    outline: str,  # as plotly writes a lasso: "M0,0L1,0L1,1Z"
+) -> NDArray[np.int64]:  # numbers of the points inside
+    "The points that a lasso has caught."
+    corners = np.asarray(re.findall(r"-?[\d.]+(?:e-?\d+)?", outline), dtype=float).reshape(-1, 2)
+    return np.flatnonzero(Polygon(corners).contains_points(points))
+
+def lassos(
+    figure: go.FigureWidget,  # a map
+) -> list[str]:  # outlines, as plotly writes them
+    "The lassos that are drawn on a map."
+    # what comes from the browser is in the layout's JSON at once, and in its attributes only later
+    return [drawn["path"] for drawn in figure.layout.to_plotly_json().get("selections") or () if drawn.get("path")]
+
+def select_clips(
+    widget: EmbeddingExplorer,  # whose points
+    rows: Sequence[int] | NDArray[np.int64],  # clips; none: forget the selection
+    keep: int | None = None,  # the map whose lasso stays drawn
+) -> None:
+    "Select clips in all maps."
+    widget.selected, widget.quiet = np.asarray(sorted(rows), dtype=np.int64), True
+    for m, figure in enumerate(widget.figures):
+        if m != keep and lassos(figure):
+            figure.plotly_relayout({"selections": []})
+    widget.quiet = False
+    update_explorer(widget)
+
+def _lassoed(widget: EmbeddingExplorer, m: int, *_: Any) -> None:
+    "A lasso was drawn, moved or removed on one map."
+    if not widget.quiet:
+        caught = [inside(explorer_points(widget, m), outline) for outline in lassos(widget.figures[m])]
+        select_clips(widget, np.unique(np.concatenate(caught)) if caught else [], keep=m)
+
+# %% ../nbs/15_widgets.ipynb #821b05ac
+def _connect_explorer(widget: EmbeddingExplorer) -> None:
+    "Let controls and points act."
+    c = widget.controls
+    for control in (c.map, c.colour, c.video, c.clip):
+        control.observe(lambda _: update_explorer(widget), "value")
+    c.mouse.observe(lambda change: [figure.update_layout(dragmode=change.new) for figure in widget.figures], "value")
+    c.forget.on_click(lambda _: select_clips(widget, []))
+    widget.near.when_chosen(lambda film: widget.choose(widget.rows[film]))
+    for m, figure in enumerate(widget.figures):
+        cloud = figure.data[0]
+        cloud.on_hover(lambda _, points, __: touch_clip(widget, points.point_inds[0], False) if points.point_inds else None)
+        cloud.on_click(lambda _, points, __: widget.choose(points.point_inds[0]) if points.point_inds else None)
+        # the selection event itself gets lost when the mouse moves on while the kernel is busy; the lasso's outline does not
+        figure.layout.on_change(partial(_lassoed, widget, m), "selections")

@@ -140,6 +140,17 @@ class Notebook:
                                     "return now.length && now.every((f, i) => f !== b[i]); }", arg=before, timeout=10_000)  # fmt: skip
         return bool(before)
 
+    def portraits(self, folder: Path, name: str) -> None:
+        "Screenshots to be looked at: wide, dark, and as narrow as a phone."
+        self.page.screenshot(path=folder / f"{name}-1280.png")
+        self.page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
+        self.page.wait_for_timeout(1500)
+        self.page.screenshot(path=folder / f"{name}-dark.png")
+        self.page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Light' })")
+        self.page.set_viewport_size({"width": 400, "height": 2400})
+        self.page.wait_for_timeout(1500)
+        self.page.screenshot(path=folder / f"{name}-400.png")
+
     def report(self, name: str) -> None:
         "Say how long control to figure took; that is a figure to read, not a test."
         ordered = sorted(self.times)
@@ -175,7 +186,7 @@ def notebook(lab: Lab, chromium: Any, request: pytest.FixtureRequest, tmp_path: 
     pictures = os.environ.get("IVDR_SCREENSHOTS")
     for number, shown in enumerate(opened):
         if pictures:
-            shown.page.screenshot(path=Path(pictures) / f"{request.node.name}-{number}.png")
+            shown.portraits(Path(pictures), f"{request.node.name}-{number}")
         complaints = shown.page.eval_on_selector_all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], .jp-RenderedText[data-mime-type$='stderr']", "all => all.map(e => e.innerText)")
         shown.report(request.node.name)
         assert not complaints, complaints

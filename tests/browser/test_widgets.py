@@ -67,3 +67,41 @@ def test_clip_ranking(notebook):
     assert page.locator("figure.ivdr-film b").inner_text() == action
     shown.changes(lambda: page.locator("button.ivdr-film").nth(7).press("Enter"), "filmprint")
     assert shown.plays()
+
+
+def test_embedding_explorer(notebook):
+    shown = notebook("from ivdr.widgets import EmbeddingExplorer\nexplorer = EmbeddingExplorer()\nexplorer")
+    page = shown.page
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2", timeout=60_000)
+    page.wait_for_function("[...document.querySelectorAll('button.ivdr-film canvas')].filter(c => c.dataset.frame).length === 12", timeout=60_000)
+    assert shown.plays()
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowRight"):
+        shown.slider("clip").focus()
+        shown.changes(lambda: page.keyboard.press(key))
+    for name in ("scene", "time in the video", "person"):
+        shown.changes(lambda: shown.choice("colour").select_option(label=name))
+    where = page.evaluate("""() => { const g = document.querySelector('.js-plotly-plot'), t = g.data[0], l = g._fullLayout, b = g.getBoundingClientRect();
+        const at = i => [b.left + l.margin.l + l.xaxis.l2p(t.x[i]) , b.top + l._size.t + l.yaxis.l2p(t.y[i])]; return [at(3), at(60)]; }""")
+    page.mouse.move(*where[0])
+    page.wait_for_timeout(600)
+    shown.changes(lambda: page.mouse.click(*where[1]))
+    left = page.locator(".js-plotly-plot").first.bounding_box()
+
+    def lasso():
+        x, y, w, h = left["x"], left["y"], left["width"], left["height"]
+        corners = [(x + 0.3 * w, y + 0.3 * h), (x + 0.7 * w, y + 0.3 * h), (x + 0.7 * w, y + 0.7 * h), (x + 0.3 * w, y + 0.7 * h), (x + 0.3 * w, y + 0.32 * h)]
+        page.mouse.move(*corners[0])
+        page.mouse.down()
+        for corner in corners[1:]:
+            page.mouse.move(*corner, steps=4)
+        page.mouse.up()
+
+    lasso()
+    page.get_by_text("selected clips").first.wait_for()
+    chosen = page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].map(g => g.data[0].selectedpoints.length)")
+    assert chosen[0] > 0 and chosen[0] == chosen[1], "what is selected in one map is selected in the other"
+    page.get_by_role("button", name="select nothing").press("Enter")
+    page.get_by_text("nearest to this clip").first.wait_for()
+    shown.changes(lambda: page.locator("button.ivdr-film").first.press("Enter"))
+    shown.changes(lambda: shown.choice("map").select_option(label="t-SNE"))
+    assert shown.plays()
