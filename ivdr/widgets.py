@@ -1485,10 +1485,10 @@ def map_traces(
         {"type": "scattergl", "mode": "markers", "x": points[:, 0], "y": points[:, 1], "marker": dict(style) | {"opacity": 0.8}, "hoverinfo": "none",
          "selectedpoints": None if selected is None else np.asarray(selected).tolist(), "unselected": {"marker": {"opacity": 0.12}}},
         {"type": "scattergl", "mode": "lines", "x": points[rows, 0], "y": points[rows, 1], "line": {"color": ink, "width": 2.5}, "hoverinfo": "skip"},
-        {"type": "scattergl", "mode": "markers", "x": points[rows, 0], "y": points[rows, 1], "hoverinfo": "skip",
+        {"type": "scattergl", "mode": "markers", "x": points[rows, 0], "y": points[rows, 1], "hoverinfo": "skip", "unselected": {"marker": {"opacity": 1}},
          "marker": {"size": np.linspace(9, 16, max(1, len(rows)))[: len(rows)], "color": "rgba(0,0,0,0)", "line": {"color": ink, "width": 2.5}}},
         {"type": "scattergl", "mode": "markers", "x": points[rings, 0], "y": points[rings, 1], "hoverinfo": "skip",
-         "marker": {"symbol": "diamond-open", "size": 15, "color": plots.BAD, "line": {"width": 2}}},
+         "unselected": {"marker": {"opacity": 1}}, "marker": {"symbol": "diamond-open", "size": 15, "color": plots.BAD, "line": {"width": 2}}},
     ]  # fmt: skip
 
 def map_layout(

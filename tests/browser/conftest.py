@@ -93,7 +93,7 @@ def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
 WATCH = """() => {
   window.fingerprint = () => JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].map(g => (g.data || []).map(t =>
     [t.x, t.y, t.z, t.visible, t.marker && t.marker.color, t.marker && t.marker.symbol])));
-  window.filmprint = () => JSON.stringify([...document.querySelectorAll('.ivdr-player')].map(p => [...p.querySelectorAll('.ivdr-film')].map(f => f.innerText.replace(/[0-9]+$/, ''))));
+  window.filmprint = () => JSON.stringify([...document.querySelectorAll('.ivdr-player')].map(p => [...p.querySelectorAll('.ivdr-film')].map(f => [...f.querySelectorAll('b, small')].map(e => e.textContent))));
   window.watch = name => { const probe = window[name], before = probe(); window.took = null; let start = performance.now();
     for (const e of ['keydown', 'pointerdown']) document.addEventListener(e, () => { start = performance.now(); }, { once: true, capture: true });
     const poll = () => { if (probe() !== before) window.took = performance.now() - start; else requestAnimationFrame(poll); }; poll(); };
@@ -126,8 +126,8 @@ class Notebook:
 
     def settle(self) -> None:
         "Wait until nothing on the page has changed for a while."
-        self.page.evaluate("""() => new Promise(done => { let last = '', still = 0; const look = () => { const now = fingerprint() + filmprint();
-            still = now === last ? still + 1 : 0; last = now; if (still >= 4) done(); else setTimeout(look, 80); }; look(); })""")
+        self.page.evaluate("""() => new Promise((done, fail) => { let last = '', still = 0; const start = performance.now(); const look = () => { const now = fingerprint() + filmprint();
+            still = now === last ? still + 1 : 0; last = now; if (still >= 4) done(); else if (performance.now() - start > 5000) fail('the page did not come to rest'); else setTimeout(look, 80); }; look(); })""")
 
     def frames(self) -> list[str]:
         "Which frame each film shows at this moment."
