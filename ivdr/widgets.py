@@ -403,7 +403,7 @@ class Views:
         return bool((self.frames[:, -1] < self.frames[:, 0]).any())
 
 _NAMES = {"simclr": ("clip 1", "clip 2"), "moco": ("clip 1: query", "clip 2: key"),
-          "iivdr": ("clip 1", "clip 2", "clip 1 again, to be shuffled"), "iivdr-moco": ("clip 1: query", "clip 2: key", "clip 1 again, to be shuffled")}  # fmt: skip
+          "iivdr": ("clip 1", "clip 2", "clip 3 = 1, shuffled"), "iivdr-moco": ("clip 1: query", "clip 2: key", "clip 3 = 1, shuffled")}  # fmt: skip
 
 @lru_cache(maxsize=None)
 def _method(name: str) -> Method:
