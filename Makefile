@@ -44,7 +44,7 @@ lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs
 
 notebooks: $(VENV)/.dev ## Export, re-run and clean every notebook, after editing one
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-export
-	for notebook in nbs/*.ipynb; do OMP_NUM_THREADS=2 $(BIN)/python -m nbconvert --to notebook --execute --inplace \
+	for notebook in nbs/*.ipynb; do IVDR_WIDGETS=static OMP_NUM_THREADS=2 $(BIN)/python -m nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.store_widget_state=False $$notebook; done
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-clean
 	$(MAKE) readme

@@ -93,7 +93,7 @@ def command_scan(args: argparse.Namespace) -> None:
     manifest, unreadable = found
     listing = out.with_name(out.stem + ".unreadable.csv")
     manifest.save(out)
-    save_unreadable(unreadable, listing)
+    save_unreadable(unreadable, listing, manifest)
     counts = manifest.table.groupby(["split", "label"]).size().unstack(0, fill_value=0)
     _say(counts.to_string(), "", f"{len(manifest)} videos, hash {manifest.hash[:12]}: {out}")
     if len(unreadable):
@@ -139,7 +139,7 @@ def command_evaluate(args: argparse.Namespace) -> None:
     save_result(result, out)
     _say(summary(result), "", f"result: {out}", f"next:   ivdr report {shlex.quote(str(run))} --out report.html")
 
-
+# %% ../nbs/20_cli.ipynb #0b282df0
 def command_features(args: argparse.Namespace) -> None:
     "Write the features of a run as files, for data sets whose features memory cannot hold."
     from ivdr.measure import protocol_of
@@ -173,7 +173,7 @@ def _recall_lines(
     head = f"{'':8s}" + "".join(f"{name:>18s}" for name in columns)
     return [head, *[f"R@{k:<4d}%" + "".join(f"{100 * column[k]:18.2f}" for column in columns.values()) for k in found.recall]]
 
-
+# %% ../nbs/20_cli.ipynb #1c9d6e01
 def command_retrieve(args: argparse.Namespace) -> None:
     "Rank a folder of features by another's videos, of any size, within a data set or across two."
     import json
@@ -383,7 +383,7 @@ SCAN_HELP = """  ivdr scan ucf101 UCF-101 --splits ucfTrainTestlist --split 1 --
 beside manifest.csv lie manifest.unreadable.csv and, for the named data sets, manifest.missing.csv (listed, not on
 disk) and manifest.extra.csv (on disk, not listed); how to get the data sets is told in the notebook 03_datasets"""
 
-
+# %% ../nbs/20_cli.ipynb #747484ac
 EVALUATE_HELP = """  ivdr evaluate runs/iivdr --data data_samples --tasks knn,linear,limited --labels 1,10,100 --draws 5
   ivdr evaluate runs/iivdr --data data_samples --tasks confusion --classes sit_down,stand_up
   ivdr evaluate runs/iivdr --data data_samples --tasks finetune,scratch --finetune finetune-laptop --share 10
@@ -405,7 +405,7 @@ features and answers are kept in RUN/results/features and RUN/results/tasks: a m
 with the same command, and one with a changed option does only what is new; videos that cannot be read are never
 replaced: they are counted, listed, and left out of all figures"""
 
-
+# %% ../nbs/20_cli.ipynb #f83740ae
 COMPARE_HELP = """
 the budget is what the recipe's own method costs in the recipe's epochs:
   epochs   the same passes over the videos

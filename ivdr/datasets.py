@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 # %% ../nbs/03_datasets.ipynb #8d98f37b
 COLUMNS = ("path", "label", "group", "split", "frames", "fps", "width", "height", "sha256")
 _TEXT = ("path", "label", "group", "split", "sha256")
+_LOST = ("path", "split", "reason")
 
 def _read_table(path: Path) -> pd.DataFrame:
     "The table in a CSV or Parquet file, text columns as text whatever they look like."
@@ -114,9 +115,11 @@ class _VideoTable:
         self,
         table: pd.DataFrame,  # the columns of COLUMNS and any others; one row a video
         root: str | Path,  # the folder that `path` is relative to
+        unreadable: pd.DataFrame | None = None,  # columns path, split, reason: members that cannot be used and are no rows of the table
     ):
         self.table = _checked(table)
         self.root = Path(os.path.abspath(root))
+        self.unreadable = pd.DataFrame(columns=list(_LOST), dtype=object) if unreadable is None else unreadable
 
     def __len__(self) -> int:
         return len(self.table)
@@ -154,17 +157,21 @@ def _seen_from(
     return videos.table.assign(path=[Path(os.path.relpath(file, folder)).as_posix() for file in videos.files])
 
 # %% ../nbs/03_datasets.ipynb #46d9d6a8
+def _lost_beside(
+    file: Path,  # of a manifest
+    there: Iterable[str],  # paths that it lists
+) -> pd.DataFrame:  # columns path, split, reason
+    "What a scan found missing or unreadable when it wrote the manifest, by the lists that it left beside it."
+    lists = [file.with_name(f"{file.stem}.{kind}.csv") for kind in ("unreadable", "missing")]
+    tables = [_read_table(one).assign(kind=one.stem) for one in lists if one.is_file()]
+    tables = [table for table in tables if {"path", "split"} <= set(table.columns)]
+    lost = pd.concat([pd.DataFrame(columns=list(_LOST), dtype=object), *tables])
+    lost["reason"] = lost["reason"].fillna("listed and not on disk")
+    return lost.loc[~lost["path"].isin(set(there)) & lost["split"].fillna("").ne(""), list(_LOST)].reset_index(drop=True)
+
+# %% ../nbs/03_datasets.ipynb #caefc72e
 class Manifest(_VideoTable):
     "One row a video: where it is, what it shows, what was found in the file."
-
-    def __init__(
-        self,
-        table: pd.DataFrame,  # the columns of COLUMNS and any others; one row a video
-        root: str | Path,  # the folder that `path` is relative to
-        unreadable: pd.DataFrame | None = None,  # columns path, split, reason: members that cannot be used and are no rows of the table
-    ):
-        super().__init__(table, root)
-        self.unreadable = pd.DataFrame(columns=["path", "split", "reason"], dtype=object) if unreadable is None else unreadable
 
     def __repr__(self) -> str:
         return f"Manifest({len(self)} videos, {len(self.classes)} classes, root={str(self.root)!r}, hash={self.hash[:12]})"
@@ -189,7 +196,8 @@ class Manifest(_VideoTable):
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist")
         try:
-            return cls(_read_table(file), file.parent)
+            table = _read_table(file)
+            return cls(table, file.parent, _lost_beside(file, table.get("path", ())))
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
 
@@ -305,11 +313,28 @@ def _read_all(
     return Manifest(joined[[*COLUMNS, *extras]], folder), pd.DataFrame(sorted(bad), columns=["path", "reason"])
 
 # %% ../nbs/03_datasets.ipynb #6540aab7
+def _lost_members(
+    folder: Path,  # that was scanned
+    manifest: Manifest,  # what can be used
+    unreadable: pd.DataFrame,  # columns path and reason: what cannot
+) -> pd.DataFrame:  # columns path, split, reason: those of the latter that belong to the data set
+    "Of which split each unreadable file would have been."
+    own = _read_table(folder / "manifest.csv") if (folder / "manifest.csv").is_file() else pd.DataFrame()
+    if {"path", "label", "group", "split"} <= set(own.columns):
+        before = _lost_beside(folder / "manifest.csv", own["path"])  # by an earlier scan of the same folder
+        split = dict(zip([*own["path"], *before["path"]], [*own["split"], *before["split"]], strict=True))
+    else:
+        rows = _labels_from_folders(folder, [*manifest.table["path"], *unreadable["path"]])
+        split = dict(zip(rows["path"], rows["split"], strict=True))
+    members = unreadable[unreadable["path"].isin(split.keys())]
+    return pd.DataFrame({"path": members["path"], "split": members["path"].map(split), "reason": members["reason"]}, dtype=object)
+
+
 def scan(
     folder: str | Path,  # holds label/video, or {train,test}/label/video, or a manifest.csv with labels, groups and splits
     workers: int | None = None,  # threads that read files; None: one a core
     progress: bool = True,  # show a progress bar on a terminal
-) -> tuple[Manifest, pd.DataFrame]:  # what can be read, and a table (path, reason) of what cannot
+) -> tuple[Manifest, pd.DataFrame]:  # what can be read (its `unreadable`: members that cannot), and a table (path, reason) of what cannot
     "Find every video below a folder, read each once, and list them; nothing is dropped without a line that says why."
     folder = _existing_folder(folder)
     found, unreadable = _walk(folder)
@@ -320,36 +345,26 @@ def scan(
     given = _labels_from_manifest(folder, paths)
     table = _labels_from_folders(folder, paths) if given is None else given[0]
     unreadable += [] if given is None else given[1]
-    return _read_all(folder, table, unreadable, workers, progress)
+    manifest, bad = _read_all(folder, table, unreadable, workers, progress)
+    manifest.unreadable = _lost_members(folder, manifest, bad)
+    return manifest, bad
 
 # %% ../nbs/03_datasets.ipynb #82c7a19d
 def save_unreadable(
     unreadable: pd.DataFrame,  # second result of `scan`
     path: str | Path,  # a .csv or .parquet file, by custom NAME.unreadable.csv beside the manifest NAME.csv
+    manifest: Manifest | None = None,  # first result of `scan`: what is a member of a split gets a column that says of which
 ) -> Path:  # the same path
     "Write the list of what `scan` could not use, with its header alone when there is nothing to list."
+    if manifest is not None:
+        split = dict(zip(manifest.unreadable["path"], manifest.unreadable["split"], strict=True))
+        unreadable = unreadable.assign(split=[split.get(path, "") for path in unreadable["path"]])
     return _write_table(unreadable, Path(path))
 
 # %% ../nbs/03_datasets.ipynb #c949fc65
-def _lost_members(
-    folder: Path,  # that was scanned
-    manifest: Manifest,  # what can be used
-    unreadable: pd.DataFrame,  # columns path and reason: what cannot
-) -> pd.DataFrame:  # columns path, split, reason: those of the latter that belong to the data set
-    "Of which split each unreadable file would have been."
-    own = _read_table(folder / "manifest.csv") if (folder / "manifest.csv").is_file() else pd.DataFrame()
-    if {"path", "label", "group", "split"} <= set(own.columns):
-        split = dict(zip(own["path"], own["split"], strict=True))
-    else:
-        rows = _labels_from_folders(folder, [*manifest.table["path"], *unreadable["path"]])
-        split = dict(zip(rows["path"], rows["split"], strict=True))
-    members = unreadable[unreadable["path"].isin(split.keys())]
-    return pd.DataFrame({"path": members["path"], "split": members["path"].map(split), "reason": members["reason"]}, dtype=object)
-
-
 def open_manifest(
     data: str | Path,  # a manifest file, a folder with manifest.csv, or a folder of videos
-) -> Manifest:  # of files that all exist; `unreadable` lists what a scan found and could not use
+) -> Manifest:  # of files that all exist; `unreadable` lists members that a scan could not use
     "The manifest of whatever a user names as data; a plain folder is scanned."
     data = Path(data)
     if not data.exists():
@@ -367,7 +382,6 @@ def open_manifest(
             logger.warning("%s: %s", data / path, reason)
         if not len(manifest):
             raise ValueError(f"none of {len(unreadable)} videos in {data} can be used; {unreadable['path'][0]}: {unreadable['reason'][0]}")
-        manifest.unreadable = _lost_members(data, manifest, unreadable)
     if not len(manifest):
         raise ValueError(f"{data} lists no videos")
     return manifest
@@ -771,8 +785,9 @@ class BenchmarkScan:
     ) -> list[Path]:  # the manifest, and beside it NAME.missing.csv, NAME.extra.csv and NAME.unreadable.csv
         "Write the manifest and what it leaves out."
         path = Path(path)
-        tables = {"missing": self.missing, "extra": self.extra, "unreadable": self.unreadable}
-        return [self.manifest.save(path), *(_write_table(table, path.with_name(f"{path.stem}.{name}.csv")) for name, table in tables.items())]
+        tables = {"missing": self.missing, "extra": self.extra}
+        written = [_write_table(table, path.with_name(f"{path.stem}.{name}.csv")) for name, table in tables.items()]
+        return [self.manifest.save(path), *written, save_unreadable(self.unreadable, path.with_name(f"{path.stem}.unreadable.csv"), self.manifest)]
 
 # %% ../nbs/03_datasets.ipynb #f2191b02
 def scan_listing(
@@ -796,6 +811,8 @@ def scan_listing(
         raise ValueError(f"none of {len(chosen)} videos of {listing.name} in {folder} can be read; {unreadable['path'][0]}: {unreadable['reason'][0]}. "
                          f"If the download broke off, get it again; then {listing.unpack}")
     missing = members.loc[~there, ["path", "label", "split"]].sort_values("path").reset_index(drop=True)
+    lost = [unreadable.merge(table[["path", "split"]], on="path"), missing.assign(reason="listed and not on disk")]
+    manifest.unreadable = pd.concat([part[list(_LOST)] for part in lost], ignore_index=True)
     return BenchmarkScan(manifest, unreadable, missing, pd.DataFrame(sorted(extra), columns=["path", "reason"]),
                          _counts(listing, missing, manifest.table), _notes(listing), listing.name)
 
@@ -1115,7 +1132,7 @@ def _collate(items: list[_Item]) -> dict[str, Any]:
 # %% ../nbs/03_datasets.ipynb #8f0b0c4d
 Missing = Literal["raise", "list"]
 
-
+# %% ../nbs/03_datasets.ipynb #b213d236
 class ClipLoader(DataLoader[Any]):
     "A DataLoader over `VideoClips` that keeps the list of videos found unreadable and replaced in `bad`, and stops when they are too many."
 

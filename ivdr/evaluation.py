@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast, get_args
 from zipfile import BadZipFile
 
+# %% ../nbs/12_evaluation.ipynb #0d52ff0d
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -302,7 +303,7 @@ def _at_work(
     finally:
         backbone.to(home)
 
-
+# %% ../nbs/12_evaluation.ipynb #e17f6f89
 def _gathered(
     found: list[Tensor],  # clip features, (some clips, d) each
     centres: NDArray[np.float64],  # (N, M): frame numbers of the clips' centres
@@ -318,7 +319,7 @@ def _gathered(
     every = manifest.table["path"]
     return Features(clips, position, manifest.targets[rows], manifest.classes, paths, groups, {str(every.iloc[row]): missing[row] for row in sorted(missing)})
 
-
+# %% ../nbs/12_evaluation.ipynb #6065e613
 def _extract(
     backbone: nn.Module,  # on the device, in eval mode
     clips: VideoClips,  # of the manifest and the protocol
@@ -344,7 +345,7 @@ def _extract(
     bar.update(len(loader.missing))
     return [_gathered(features, np.concatenate(centres), rows, clips.manifest, loader.missing) for features in found]
 
-
+# %% ../nbs/12_evaluation.ipynb #3e8a7801
 def _none_read(
     place: str | Path,  # of the videos
     missing: Mapping[str, str],  # all of them, with their reasons
@@ -921,10 +922,9 @@ def linear_probe(
     """
     (train_codes, test_codes), classes = _codes(train_y, test_y)
     train, test = _probe_rows(train_x, train_codes, "train"), _probe_rows(test_x, test_codes, "test")
-    owner = _probe_groups(train_codes, classes, groups)
+    x, y, owner = train.mean(1), train_codes, _probe_groups(train_codes, classes, groups)
     if fit not in get_args(Fit) or solver not in get_args(Solver):
         raise ValueError(f"fit is {fit!r} and solver {solver!r}; accepted are {get_args(Fit)} and {get_args(Solver)}")
-    x, y = train.mean(1), train_codes
     if fit == "clips":
         x, y, owner = train.reshape(-1, train.shape[2]), *(np.repeat(entry, train.shape[1]) for entry in (train_codes, owner))
     paths: dict[str, SolverPath] = {
@@ -932,8 +932,7 @@ def linear_probe(
         "sgd": lambda x, y, grid: _sgd_path(x, y, grid, len(classes), epochs, batch_size, seed, torch.device(device))}
     found, best, score, rest = _fitted(x, y, owner, test.reshape(-1, test.shape[2]), sorted(grid), paths[solver], seed)
     by_clip = found.reshape(*test.shape[:2], -1)
-    answer = by_clip.mean(1).argmax(1)
-    right = answer == test_codes
+    right = (answer := by_clip.mean(1).argmax(1)) == test_codes
     return ({"predicted": classes[answer].tolist()} if predictions else {}) | {
         "accuracy": float(right.mean()), "clip_accuracy": float((by_clip.argmax(2) == test_codes[:, None]).mean()) if len(test_x.shape) == 3 else None,
         "fit": fit, "solver": solver, "C": best, "cv_accuracy": score, "converged": rest,
@@ -965,6 +964,8 @@ def _fitted(
     with warnings.catch_warnings(), threadpool_limits(1 if x.size < 2**20 else None):
         # the bound on iterations is meant; `converged` tells
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # with one video a class scikit-learn suspects numbers instead of names
+        warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
         scores = _grouped_accuracy(x, y, groups, grid, path, seed)
         best = len(grid) // 2 if scores is None else int(scores.argmax())
         fitted, judged = standardise(x, asked)
@@ -1114,6 +1115,19 @@ def _shard_fault(
     return None
 
 # %% ../nbs/12_evaluation.ipynb #c5411430
+def _whole_shards(
+    folder: Path,  # of the features
+    shards: list[slice],  # of the manifest's rows
+    verify: bool,  # compare hashes
+) -> list[dict[str, Any]]:  # what their listings say
+    faults = [_shard_fault(folder, number, rows.stop - rows.start, verify) for number, rows in enumerate(shards)]
+    if damage := [fault for fault in faults if fault]:
+        raise ValueError(f"{folder}: {len(damage)} of {len(shards)} shards are damaged; write_features makes them again. {'; '.join(damage[:3])}")
+    if unfinished := faults.count(""):
+        raise ValueError(f"{folder}: {unfinished} of {len(shards)} shards are missing; write_features goes on where it stopped")
+    return [_read_json(_shard_file(folder, "shard", number)) for number in range(len(shards))]
+
+# %% ../nbs/12_evaluation.ipynb #30a1d789
 class FeatureFiles:
     "Features in a folder, as `Features` has them but read only where asked for."
 
@@ -1126,7 +1140,7 @@ class FeatureFiles:
         index, self.protocol = _read_index(self.folder)
         self.manifest_hash, self.weights, self.reverse = str(index["manifest_hash"]), str(index["weights"]), bool(index["reverse"])
         self.classes: list[str] = index["classes"]
-        stored = self._shards(list(_blocks(len(index["paths"]), index["shard_size"])), verify)
+        stored = _whole_shards(self.folder, list(_blocks(len(index["paths"]), index["shard_size"])), verify)
         self.missing: dict[str, str] = {path: reason for shard in stored for path, reason in shard.get("missing", {}).items()}
         read = [row for row, path in enumerate(index["paths"]) if path not in self.missing]
         if not read:
@@ -1137,18 +1151,6 @@ class FeatureFiles:
         self.position = np.concatenate([np.array(stored[number]["position"], dtype=np.float32) for number in filled])
         self.clips, self.videos = (Rows([np.load(_shard_file(self.folder, kind, number), mmap_mode="r", allow_pickle=False)
                                          for number in filled]) for kind in ("clips", "videos"))
-
-    def _shards(
-        self,
-        shards: list[slice],  # of the manifest's rows
-        verify: bool,  # compare hashes
-    ) -> list[dict[str, Any]]:  # what their listings say
-        faults = [_shard_fault(self.folder, number, rows.stop - rows.start, verify) for number, rows in enumerate(shards)]
-        if damage := [fault for fault in faults if fault]:
-            raise ValueError(f"{self.folder}: {len(damage)} of {len(shards)} shards are damaged; write_features makes them again. {'; '.join(damage[:3])}")
-        if unfinished := faults.count(""):
-            raise ValueError(f"{self.folder}: {unfinished} of {len(shards)} shards are missing; write_features goes on where it stopped")
-        return [_read_json(_shard_file(self.folder, "shard", number)) for number in range(len(shards))]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -1177,7 +1179,7 @@ def _mended(
     found = sum(1 for _ in loader)
     return f"{listing} lacks {len(lost)} videos, of which {found} can be read by now" if found else None
 
-
+# %% ../nbs/12_evaluation.ipynb #a62011e2
 def _to_do(
     folders: Mapping[bool, Path],  # by direction
     shards: Sequence[slice],  # of the manifest's rows
@@ -1195,7 +1197,7 @@ def _to_do(
         work.append([reverse for reverse, fault in faults.items() if fault is not None])
     return work
 
-
+# %% ../nbs/12_evaluation.ipynb #1f81f59a
 def write_features(
     backbone: nn.Module,  # (B, 3, T, S, S) float -> (B, F, T', S', S'); its weights, modes and device are as before afterwards
     manifest: Manifest,  # the videos
@@ -1543,6 +1545,9 @@ def finetune(
     check_classes(config.method_options["classes"], test)
     every = label_subset(Manifest(train.table.assign(split="train"), train.root), share, seed)
     fit, check = _held_out_for(config, every)
+    if len(fit) < config.batch_size:
+        logger.warning("%d labelled videos do not fill a batch of %d, so a batch is all of them", len(fit), config.batch_size)
+        config = dataclasses.replace(config, batch_size=len(fit))
     how = protocol or (named_protocol(config.finetune.protocol) if config.finetune.protocol else own_protocol(config, f"clips of {recipe}"))
     plan = _Plan(config, fit, check, test, how, _asked(init, config, share, how, train=train, test=test, fit=fit, check=check))
     accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")

@@ -6,7 +6,8 @@
 __all__ = ['logger', 'AnyFeatures', 'Figures', 'TASKS', 'USUAL', 'COSTS', 'COLUMNS', 'protocol_of', 'retrieval_figures',
            'knn_figures', 'linear_figures', 'select', 'limited_figures', 'confusion_figures', 'progress_figures',
            'intra_figures', 'inter_figures', 'finetune_figures', 'Options', 'Task', 'Cost', 'video_cost', 'cost',
-           'Bench', 'missing_words', 'measure', 'method_name', 'headline', 'formatted', 'figure_table', 'summary']
+           'Looks', 'Bench', 'missing_words', 'measure', 'method_name', 'headline', 'formatted', 'figure_table',
+           'summary']
 
 # %% ../nbs/16_measure.ipynb #356c09d5
 import dataclasses
@@ -220,8 +221,9 @@ def finetune_figures(
     accuracy, by_clip = ([result[name] for result in results] for name in ("accuracy", "clip_accuracy"))
     found = {"accuracy": float(np.mean(accuracy)), "clip_accuracy": float(np.mean(by_clip)), "sd": _spread(accuracy), "draws": results,
              "recipe": options.recipe, "share": options.share / 100}
-    fitted, judged = (half.table["label"].to_numpy(str) for half in bench.labelled)
-    guess = chance("linear", judged, fitted)
+    train, test = (half.table for half in bench.labelled)
+    judged = test.loc[~test["path"].isin(results[0]["missing"]), "label"]
+    guess = chance("linear", judged.to_numpy(str), train["label"].to_numpy(str))
     return {task: found}, {task: {"accuracy": guess, "clip_accuracy": guess}}
 
 # %% ../nbs/16_measure.ipynb #4d9bf375
@@ -264,14 +266,14 @@ class Task:
 TASKS: dict[str, Task] = {
     "retrieval": Task(lambda b: retrieval_figures(b.train, b.test, b.protocol, b.device), "R@k: are videos of one action near one another? Nothing is fitted"),
     "knn": Task(lambda b: knn_figures(*b.common, b.options.k, b.options.temperature, b.device), "accuracy of a vote among the k nearest", ("k", "temperature")),
-    "linear": Task(lambda b: linear_figures(*b.common, b.seed), "accuracy of a linear probe on frozen features (logistic regression)"),
-    "sgd": Task(lambda b: linear_figures(*b.common, b.seed, "sgd", b.device), "the linear probe on single clips, by mini-batches"),
-    "limited": Task(lambda b: limited_figures(*b.common, b.labelled[0], b.options.labels, b.options.draws, b.seed, b.say),
+    "linear": Task(lambda b: linear_figures(*b.common, b.config.seed), "accuracy of a linear probe on frozen features (logistic regression)"),
+    "sgd": Task(lambda b: linear_figures(*b.common, b.config.seed, "sgd", b.device), "the linear probe on single clips, by mini-batches"),
+    "limited": Task(lambda b: limited_figures(*b.common, b.labelled[0], b.options.labels, b.options.draws, b.config.seed, b.say),
                     "the linear probe with few labels, several draws", ("labels", "draws")),
-    "confusion": Task(lambda b: confusion_figures(*b.common, b.options.classes, b.seed), "which of the chosen classes is taken for which", ("classes",)),
+    "confusion": Task(lambda b: confusion_figures(*b.common, b.options.classes, b.config.seed), "which of the chosen classes is taken for which", ("classes",)),
     "finetune": Task(lambda b: finetune_figures(b, "finetune"), "accuracy after training on with labels, all weights", ("recipe", "share", "draws"), False),
     "scratch": Task(lambda b: finetune_figures(b, "scratch"), "the same from random weights, to compare with", ("recipe", "share", "draws"), False),
-    "probes": Task(lambda b: intra_figures(b.train, b.test, b.backwards),
+    "probes": Task(lambda b: intra_figures(b.train, b.test, (b.files[0][1], b.files[1][1])),
                    "does a clip know when it is (progress) and which way time runs (order)? Variance within and between videos", backwards=True),
 }
 USUAL = ("retrieval", "linear", "probes")  # what is asked unless something else is wanted
@@ -341,27 +343,16 @@ def _name(
 
 
 @dataclass
-class Bench:
-    "A network, the videos, and everything that was chosen: what a task is handed."
+class Looks:
+    "A network, the videos of both sides, and how it looks at them; features in files, made when they are asked for."
     run: Path  # run folder
-    config: TrainConfig  # of the run
     method: Method  # its network and all that was trained with it
     halves: tuple[Manifest, Manifest]  # videos to fit on or to rank, and videos to judge
-    across: bool  # whether the two are of different data sets
     protocol: Protocol  # how videos are looked at
-    named_protocol: Protocol | None  # the same if somebody chose it, None if it follows the run
-    options: Options  # of the tasks
     both_ways: bool  # whether clips are wanted backwards, too
     device: str  # where to compute
     workers: int  # loader processes
     progress: bool  # show bars on a terminal
-    say: Callable[[str], None] = lambda text: None  # gets what is being done
-    folder: Path = Path()  # where the task at hand may keep what it needs
-
-    @property
-    def seed(self) -> int:
-        "That of the run."
-        return self.config.seed
 
     @cached_property
     def network(self) -> str:
@@ -370,7 +361,7 @@ class Bench:
 
     @cached_property
     def files(self) -> list[list[FeatureFiles]]:
-        "Features of both halves, each forwards and, if wanted, backwards; made if they are not there."
+        "Features of both halves, each forwards and, if wanted, backwards."
         return [self._written(half) for half in self.halves]
 
     def _written(self, half: Manifest) -> list[FeatureFiles]:
@@ -381,6 +372,17 @@ class Bench:
                        missing="list", backwards=folders[1] if self.both_ways else None)
         return [FeatureFiles(folder, verify=False) for folder in folders]
 
+# %% ../nbs/16_measure.ipynb #a5aa2650
+@dataclass
+class Bench(Looks):
+    "Everything that a task is handed."
+    config: TrainConfig  # of the run
+    across: bool  # whether the halves are of different data sets
+    named_protocol: Protocol | None  # the protocol if somebody chose it, None if it follows the run
+    options: Options  # of the tasks
+    say: Callable[[str], None] = lambda text: None  # gets what is being done
+    folder: Path = Path()  # where the task at hand may keep what it needs
+
     @property
     def train(self) -> FeatureFiles:
         "Features to fit on or to rank."
@@ -390,11 +392,6 @@ class Bench:
     def test(self) -> FeatureFiles:
         "Features to judge."
         return self.files[1][0]
-
-    @property
-    def backwards(self) -> tuple[FeatureFiles, FeatureFiles]:
-        "Features of the same clips played backwards."
-        return self.files[0][1], self.files[1][1]
 
     @cached_property
     def common(self) -> tuple[AnyFeatures, AnyFeatures]:
@@ -448,7 +445,7 @@ def _facts(
     name: str,  # of the task
 ) -> dict[str, Any]:  # all that its figures depend on, as JSON knows it
     task, how = TASKS[name], dataclasses.asdict(bench.protocol)
-    facts: dict[str, Any] = {"task": name, "network": bench.network, "manifests": [half.hash for half in bench.halves], "across": bench.across, "seed": bench.seed,
+    facts: dict[str, Any] = {"task": name, "network": bench.network, "manifests": [half.hash for half in bench.halves], "across": bench.across, "seed": bench.config.seed,
                              "protocol": {key: value for key, value in how.items() if key not in ("name", "source")}, "ivdr": versions()["ivdr"]}
     facts["options"] = {field: getattr(bench.options, field) for field in task.uses}
     if "recipe" in task.uses:
@@ -457,7 +454,7 @@ def _facts(
         facts["missing"] = [sorted(files[0].missing) for files in bench.files]
     return dict(json.loads(json.dumps(facts)))
 
-
+# %% ../nbs/16_measure.ipynb #e19d6d5d
 def _answer(
     bench: Bench,
     name: str,  # of the task
@@ -478,7 +475,7 @@ def _answer(
     save_result(_result(bench, found, blind, {"facts": facts}), file)
     return load_result(file)
 
-
+# %% ../nbs/16_measure.ipynb #45a1eee4
 def _result(
     bench: Bench,
     found: dict[str, Any],  # figures
@@ -508,8 +505,8 @@ def measure(
     how = protocol if isinstance(protocol, Protocol) else protocol_of(config, protocol)
     manifest = open_manifest(data)
     other = manifest if gallery is None else open_manifest(gallery)
-    bench = Bench(Path(run), config, method, (other.split(how.gallery_split), manifest.split(how.query_split)), gallery is not None, how,
-                  None if protocol is None else how, options or Options(), any(TASKS[name].backwards for name in tasks), device, workers, progress)
+    bench = Bench(Path(run), method, (other.split(how.gallery_split), manifest.split(how.query_split)), how, any(TASKS[name].backwards for name in tasks),
+                  device, workers, progress, config, gallery is not None, None if protocol is None else how, options or Options())
     _check_classes(bench, tasks)
     notes = {"data": str(data), "epochs": config.epochs, "cost": cost(run)} | _left_out(bench)
     notes |= {} if gallery is None else {"gallery": str(gallery), "gallery_hash": other.hash}
@@ -519,7 +516,7 @@ def measure(
     result.manifest_hash, result.command = manifest.hash, command or result.command
     return result
 
-
+# %% ../nbs/16_measure.ipynb #132b0009
 def _ask_all(
     bench: Bench,
     tasks: Sequence[str],
@@ -565,7 +562,7 @@ def _check_classes(
     if {"finetune", "scratch"} & set(tasks) and not METHODS[(recipe := read_config(bench.options.recipe, data="", out="")).method].uses_labels:
         raise ValueError(f"recipe {bench.options.recipe} trains by {recipe.method}, which uses no labels; accepted are those of method supervised")
 
-
+# %% ../nbs/16_measure.ipynb #edc0ac5f
 def _left_out(
     bench: Bench,
 ) -> dict[str, Any]:  # the note "left_out", where a test video's class has no training video
@@ -609,10 +606,11 @@ COLUMNS: dict[str, tuple[str, str, float]] = {  # title: (task, figure, factor)
 
 def headline(
     figures: Mapping[str, Any],  # `Result.metrics` or `Result.chance`
+    columns: Mapping[str, tuple[str, str, float]] = COLUMNS,  # by title: task, figure, factor
 ) -> dict[str, float]:  # one number a column of the table; nan where it was not measured
     "The table row of a result."
     row = {}
-    for title, (task, figure, factor) in COLUMNS.items():
+    for title, (task, figure, factor) in columns.items():
         value = figures.get(task, {}).get(figure)
         row[title] = float("nan") if value is None else factor * float(value)
     return row
@@ -649,7 +647,7 @@ def _parts(
         blind = result.chance.get(task, {})
         if task == "limited":
             for share, part in entry.items():
-                yield task, f"{share} % of labels: ", part, blind.get(share, {})
+                yield task, f"{share} % of labels ({part['videos']}): ", part, blind.get(share, {})
         elif task != same:  # which stands there as "retrieval"
             yield task, "", entry, blind
 
@@ -667,7 +665,7 @@ def figure_table(
                 rows.append((task, share + title, *(float("nan") if n is None else float(n) * (100 if "%" in title else 1) for n in numbers)))
     return pd.DataFrame(rows, columns=["task", "title", "figure", "sd", "chance"])
 
-
+# %% ../nbs/16_measure.ipynb #a53b0670
 def summary(
     result: Result,  # of one run
 ) -> str:  # for a terminal

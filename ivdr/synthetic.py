@@ -1024,7 +1024,7 @@ def render_dataset(
     for folder in {Path(name).parent for name in names}:
         (out / folder).mkdir(parents=True, exist_ok=True)
     jobs = [(out / name, scene, crf) for name, (_, scene) in zip(names, plan)]
-    done = list(tqdm(_render_all(jobs, workers), total=len(jobs), desc="render", unit="video", disable=not progress))
+    done = list(tqdm(_render_all(jobs, workers), total=len(jobs), desc="render", unit="video", disable=None if progress else True))
     rows = [
         {"path": name, "label": s.action, "group": s.person.name, "split": split, **facts, **factors(s), "correlation": correlation}
         for name, (split, s), facts in zip(names, plan, done)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'METHODS', 'TIMERS', 'Row', 'EPOCHS', 'MODEL', 'OPTIMIZER', 'STATE', 'Answer', 'MAY_DIFFER', 'EpochHook',
-           'ClipConfig', 'OptimConfig', 'FinetuneConfig', 'TrainConfig', 'labelled_clip', 'Supervised',
+           'ClipConfig', 'OptimConfig', 'FinetuneConfig', 'TrainConfig', 'labelled_clip', 'linear_head', 'Supervised',
            'method_options', 'create_method', 'config_keys', 'recipe_names', 'read_recipe', 'read_config',
            'check_config', 'plain', 'flat_config', 'write_config', 'write_atomic', 'learning_rate', 'plateau_rate',
            'create_optimizer', 'batch_inputs', 'seed_step', 'train_step', 'bf16_error', 'Clock', 'StepRecord',
@@ -161,9 +161,19 @@ def labelled_clip(
     return reverse_time(clip) if reverse_p and rng.random() < reverse_p else clip
 
 # %% ../nbs/11_training.ipynb #7f13259b
+def linear_head(
+    width: int,  # d, of the features
+    outputs: int,  # classes
+) -> nn.Linear:
+    "A linear layer whose first scores are all nearly equal: weights of deviation 0.01, biases 0. IIVDR (Zhang et al., 2021), released code."
+    head = nn.Linear(width, outputs)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    return head
+
+# %% ../nbs/11_training.ipynb #9aa4cd82
 class Supervised(Method):
     "A linear layer on the pooled feature, and cross entropy with the label: fine-tuning of IIVDR (Zhang et al., 2021), released code."
-
     uses_labels = True
     encoder_options = ("band",)
 
@@ -180,9 +190,7 @@ class Supervised(Method):
         self.classes, self.frozen, self.band = list(classes or ()), frozen, band or "all"
         outputs = max(1, len(self.classes))
         self.blind = {"loss": math.log(outputs), "accuracy": 1 / outputs}
-        self.dropout, self.head = nn.Dropout(dropout), nn.Linear(backbone.out_channels, outputs)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        self.dropout, self.head = nn.Dropout(dropout), linear_head(backbone.out_channels, outputs)
         backbone.requires_grad_(not frozen)
 
     @property
@@ -467,7 +475,7 @@ def learning_rate(
         return float(optim.lr * optim.gamma ** sum(step >= round(share * total) for share in optim.milestones))
     return plateau_rate(losses, optim) if optim.schedule == "plateau" else optim.lr
 
-
+# %% ../nbs/11_training.ipynb #98e7b902
 def plateau_rate(
     losses: Iterable[float],  # of videos held out, one an epoch
     optim: OptimConfig,  # lr, gamma, patience and min_lr
@@ -1330,6 +1338,24 @@ def look(
     on_main(accelerator, lambda: write_epochs(job.run, job.history))
 
 # %% ../nbs/11_training.ipynb #ffdac91b
+def _note(
+    rows: list[Row],  # just read
+    log: RunLog | None,  # None in all processes but the main one
+    bar: "tqdm[Any]",  # progress
+) -> None:
+    if log is not None:
+        log.write(rows)
+        bar.set_postfix({name: f"{rows[-1][name]:.4g}" for name in ("loss", "data_ms", "step_ms", "iter_ms")}, refresh=False)
+
+
+def _hand_over(
+    rows: list[Row],  # just read
+    on_step: Callable[[Row], object] | None,  # who wants them
+) -> None:
+    for row in rows if on_step is not None else ():
+        on_step(row)  # type: ignore[misc]
+
+# %% ../nbs/11_training.ipynb #faa75dd6
 def train(
     job: Job,  # what to do
     accelerator: Accelerator,  # of this process
@@ -1345,8 +1371,7 @@ def train(
     read_every = config.log_every if clock.cuda else 1
     model, loader = accelerator.prepare_model(job.method.train()), open_loader(job, accelerator)
     batches, mark = iter(loader), clock.mark()
-    pending: list[StepRecord] = []
-    n_bad = 0.0
+    n_bad, pending = 0.0, list[StepRecord]()
     for step in range(job.done + 1, job.total + 1):
         pending.append(do_step(job, model, loader, batches, step, mark, accelerator, clock))
         mark = pending[-1].marks[2]
@@ -1356,17 +1381,14 @@ def train(
         if step % read_every and not due and not epoch_ends:
             continue
         rows, stopping = read_losses(pending, accelerator, clock, stop.received)
-        if log is not None:
-            log.write(rows)
-            bar.set_postfix({name: f"{rows[-1][name]:.4g}" for name in ("loss", "data_ms", "step_ms", "iter_ms")}, refresh=False)
+        _note(rows, log, bar)
         if rows[-1]["bad_videos"] != n_bad:
             n_bad = rows[-1]["bad_videos"]
             gather_bad_videos(job, loader, accelerator)
         stop_if_diverged(rows, pending, job, accelerator)
         if due or stopping:
             on_main(accelerator, partial(save_job, job, step))
-        for row in rows if on_step is not None and accelerator.is_main_process else ():
-            on_step(row)  # type: ignore[misc]
+        _hand_over(rows, on_step if accelerator.is_main_process else None)
         if stopping and step < job.total:
             raise Interrupted(stopping, step, job.run)
         pending = []
@@ -1399,12 +1421,8 @@ def pretrain(
         return run
     log = RunLog(run, job.done, config.tensorboard) if main else None
     bar = tqdm(total=job.total, initial=job.done, desc=config.method, unit="step", disable=None if progress and main else True)
-    with StopSignals() as stop, closing(bar):
-        try:
-            train(job, accelerator, stop, log, bar, on_step, on_epoch)
-        finally:
-            if log is not None:
-                log.close()
+    with StopSignals() as stop, closing(bar), nullcontext() if log is None else closing(log):
+        train(job, accelerator, stop, log, bar, on_step, on_epoch)
     accelerator.wait_for_everyone()
     say(f"trained {job.total} steps; weights: {run / 'checkpoints' / 'last' / MODEL}", progress and main)
     return run

@@ -134,10 +134,10 @@ def test_a_network_trained_with_labels_has_a_cost() -> None:
     assert video_cost(config).clips == 1 and video_cost(config).flops > 0
 
 
-def test_few_labels_are_of_the_same_videos_for_every_network(videos: Path, network: Path, tmp_path: Path) -> None:
+def test_few_labels_are_of_the_same_videos_for_every_network(videos: Path, run: Path, tmp_path: Path) -> None:
     other = untrained(tmp_path / "other", videos, seed=3)
     options = Options(labels=(25, 100), draws=2)
-    found = [measure(run, videos, ["limited"], options=options, progress=False).metrics["limited"] for run in (network, other)]
+    found = [measure(one, videos, ["limited"], options=options, progress=False).metrics["limited"] for one in (run, other)]
     assert [{share: figures["videos"] for share, figures in one.items()} for one in found] == [{"25": found[0]["25"]["videos"], "100": 16}] * 2
     assert len(found[0]["100"]["draws"]) == 1 and found[0]["100"]["sd"] is None, "all labels can be dealt out in one way only"
 
@@ -194,6 +194,19 @@ def test_what_a_scan_drops_is_missing_too(videos: Path, run: Path, tmp_path: Pat
     result = measure(run, plain, ["knn"], progress=False)
     name = broken.relative_to(plain).as_posix()
     assert result.notes["missing"] == {"test": {"of": 8, "videos": {name: result.notes["missing"]["test"]["videos"][name]}}} and "1 of 8 missing" in summary(result)
+
+
+@pytest.mark.parametrize("place", ["beside", "inside"])
+def test_what_the_scan_of_a_manifest_dropped_is_missing_too(place: str, videos: Path, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(videos, tmp_path / "copy"))
+    broken = open_manifest(copy).split("test").files[1]
+    out = copy / "manifest.csv" if place == "inside" else tmp_path / "lists" / "mine.csv"
+    out.parent.mkdir(exist_ok=True)
+    break_file(broken)
+    for _ in range(2):  # a second scan finds it in no manifest
+        assert main(["scan", str(copy), "--out", str(out)]) == 0
+        missing = measure(run, out, ["knn"], progress=False).notes["missing"]
+        assert {split: (entry["of"], list(entry["videos"])) for split, entry in missing.items()} == {"test": (8, [broken.relative_to(copy).as_posix()])}
 
 
 def test_a_manifest_of_files_that_are_not_there_fails_before_any_work(videos: Path, run: Path, tmp_path: Path) -> None:

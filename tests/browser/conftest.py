@@ -1,0 +1,194 @@
+"""A throw-away JupyterLab and a real browser, for what only they can show."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright: pip install 'ivdr[dev]'")
+
+ROOT = Path(__file__).parents[2]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+HOW_TO_INSTALL = ("NO BROWSER, SO NO WIDGET WAS TRIED: install one with `apt-get install -y --no-install-recommends chromium fonts-dejavu-core` "
+                  "as root, or with `playwright install chromium`")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    "A browser without a window: the system's, else playwright's own."
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    with playwright_api.sync_playwright() as playwright:
+        if found is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.skip(HOW_TO_INSTALL)
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Lab:
+    "A running JupyterLab."
+    address: str
+    token: str
+    folder: Path
+
+
+def settings(home: Path) -> dict[str, str]:
+    "An environment in which nobody's own configuration is read or written."
+    places = {"HOME": home, "JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_DATA_DIR": home / "data", "JUPYTER_RUNTIME_DIR": home / "runtime",
+              "IPYTHONDIR": home / "ipython", "JUPYTERLAB_SETTINGS_DIR": home / "settings", "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces"}  # fmt: skip
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True)
+    quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IVDR"))}
+    return environment | {name: str(place) for name, place in places.items()} | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    "JupyterLab on this machine only, with a folder of its own."
+    home, folder, token = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks"), secrets.token_hex(16)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
+               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--LabApp.news_url=None"]  # fmt: skip
+    with (home / "lab.log").open("wb") as log:
+        server = subprocess.Popen(command, env=settings(home), stdout=log, stderr=log, cwd=folder)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                if server.poll() is not None:
+                    break
+                time.sleep(0.25)
+        else:
+            pytest.fail("JupyterLab did not start within a minute")
+        if server.poll() is not None:
+            pytest.fail(f"JupyterLab ended by itself:\n{(home / 'lab.log').read_text()[-3000:]}")
+        yield Lab(address, token, folder)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+WATCH = """() => {
+  window.fingerprint = () => JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].map(g => (g.data || []).map(t =>
+    [t.x, t.y, t.z, t.visible, t.marker && t.marker.color, t.marker && t.marker.symbol])));
+  window.filmprint = () => JSON.stringify([...document.querySelectorAll('.ivdr-player')].map(p => [...p.querySelectorAll('.ivdr-film')].map(f => [...f.querySelectorAll('b, small')].map(e => e.textContent))));
+  window.watch = name => { const probe = window[name], before = probe(); window.took = null; let start = performance.now();
+    for (const e of ['keydown', 'pointerdown']) document.addEventListener(e, () => { start = performance.now(); }, { once: true, capture: true });
+    const poll = () => { if (probe() !== before) window.took = performance.now() - start; else requestAnimationFrame(poll); }; poll(); };
+}"""
+
+
+@dataclass
+class Notebook:
+    "A notebook open in the browser, all its cells run."
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def slider(self, name: str) -> Any:
+        "The handle of a slider, which takes the arrow keys."
+        return self.page.locator(".widget-slider", has=self.page.locator(f".widget-label:text-is('{name}')")).locator(".noUi-handle")
+
+    def choice(self, name: str) -> Any:
+        "A drop-down list by its label."
+        return self.page.locator(".widget-dropdown", has=self.page.locator(f".widget-label:text-is('{name}')")).locator("select")
+
+    def changes(self, act: Callable[[], Any], what: str = "fingerprint") -> float:
+        "Do something, wait until the figures ('fingerprint') or the films ('filmprint') differ, and give the milliseconds it took."
+        self.page.evaluate("name => window.watch(name)", what)
+        act()
+        self.page.wait_for_function("window.took !== null", timeout=20_000)
+        self.times.append(float(self.page.evaluate("window.took")))
+        self.settle()
+        return self.times[-1]
+
+    def settle(self) -> None:
+        "Wait until nothing on the page has changed for a while."
+        self.page.evaluate("""() => new Promise((done, fail) => { let last = '', still = 0; const start = performance.now(); const look = () => { const now = fingerprint() + filmprint();
+            still = now === last ? still + 1 : 0; last = now; if (still >= 4) done(); else if (performance.now() - start > 5000) fail('the page did not come to rest'); else setTimeout(look, 80); }; look(); })""")
+
+    def frames(self) -> list[str]:
+        "Which frame each film shows at this moment."
+        return list(self.page.eval_on_selector_all(".ivdr-film canvas", "all => all.map(c => c.dataset.frame || '')"))
+
+    def plays(self) -> bool:
+        "Whether all films move on."
+        before = self.frames()
+        self.page.wait_for_function("b => { const now = [...document.querySelectorAll('.ivdr-film canvas')].map(c => c.dataset.frame);"
+                                    "return now.length && now.every((f, i) => f !== b[i]); }", arg=before, timeout=10_000)  # fmt: skip
+        return bool(before)
+
+    def portraits(self, folder: Path, name: str) -> None:
+        "Screenshots to be looked at: wide, dark, and as narrow as a phone."
+        self.page.screenshot(path=folder / f"{name}-1280.png")
+        self.page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
+        self.page.wait_for_timeout(1500)
+        self.page.screenshot(path=folder / f"{name}-dark.png")
+        self.page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Light' })")
+        self.page.set_viewport_size({"width": 400, "height": 2400})
+        self.page.wait_for_timeout(1500)
+        self.page.screenshot(path=folder / f"{name}-400.png")
+
+    def report(self, name: str) -> None:
+        "Say how long control to figure took; that is a figure to read, not a test."
+        ordered = sorted(self.times)
+        if ordered:
+            print(f"\n{name}: control to changed figure, median {ordered[len(ordered) // 2]:.0f} ms, slowest {ordered[-1]:.0f} ms of {len(ordered)}")
+
+
+@pytest.fixture
+def notebook(lab: Lab, chromium: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Notebook]]:
+    "Open a notebook with these cells, run them all, and afterwards insist that nothing complained."
+    opened: list[Notebook] = []
+    context = chromium.new_context(viewport={"width": 1280, "height": 1400})
+
+    def open_notebook(*cells: str) -> Notebook:
+        name = f"{request.node.name}.ipynb"
+        content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+                                           metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
+        nbformat.write(content, lab.folder / name)
+        page = context.new_page()
+        shown = Notebook(page)
+        opened.append(shown)
+        page.on("console", lambda message: shown.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: shown.errors.append(str(error)))
+        page.goto(f"{lab.address}/lab/workspaces/{request.node.name}/tree/{name}?token={lab.token}")
+        page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.context?.isReady && window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel", timeout=60_000)
+        page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area').catch(() => null)")
+        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.wait_for_selector(".ivdr", timeout=90_000)
+        page.evaluate(WATCH)
+        return shown
+
+    yield open_notebook
+    pictures = os.environ.get("IVDR_SCREENSHOTS")
+    for number, shown in enumerate(opened):
+        if pictures:
+            shown.portraits(Path(pictures), f"{request.node.name}-{number}")
+        complaints = shown.page.eval_on_selector_all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], .jp-RenderedText[data-mime-type$='stderr']", "all => all.map(e => e.innerText)")
+        shown.report(request.node.name)
+        assert not complaints, complaints
+        assert not shown.errors, shown.errors
+    context.close()

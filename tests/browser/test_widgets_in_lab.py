@@ -1,0 +1,107 @@
+"""Every widget in a real JupyterLab: its controls move its figure, its clips play, and nothing complains."""
+
+
+def test_clip_sampler(notebook):
+    shown = notebook("from ivdr.widgets import ClipSamplerWidget\nsampler = ClipSamplerWidget()\nsampler")
+    page = shown.page
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert shown.plays()
+    for name in ("place", "stride", "clip length", "centre of clip 2"):
+        for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+            shown.slider(name).focus()
+            shown.changes(lambda: page.keyboard.press(key))
+    shown.changes(lambda: page.get_by_role("button", name="draw another").press("Enter"))
+    shown.changes(lambda: page.get_by_role("button", name="TCLR").press("Space"))
+    shown.changes(lambda: page.get_by_label("time runs backwards").press("Space"))
+    page.get_by_role("cell", name="backwards").first.wait_for()
+    assert shown.plays()
+    page.get_by_role("button", name="pause the clips").press("Enter")
+    page.get_by_role("button", name="play the clips").wait_for()
+    frames = shown.frames()
+    page.wait_for_timeout(500)
+    assert shown.frames() == frames
+    page.get_by_role("button", name="play the clips").press("Enter")
+    assert shown.plays()
+
+
+def test_shuffle_rank(notebook):
+    shown = notebook("from ivdr.widgets import ShuffleRankWidget\nshuffler = ShuffleRankWidget()\nshuffler")
+    page = shown.page
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert shown.plays() and page.locator(".js-plotly-plot").count() == 2
+    page.get_by_text("4 of 4").wait_for()
+    for name in ("θ", "cap"):
+        for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+            shown.slider(name).focus()
+            shown.changes(lambda: page.keyboard.press(key))
+    shown.changes(lambda: shown.choice("who reads").select_option(label="blind: the same slots for every clip"))
+    page.get_by_text("0 of 4").wait_for()
+    shown.changes(lambda: shown.choice("order").select_option(label="1 2"))
+    shown.changes(lambda: shown.choice("who reads").select_option(label="untrained network"))
+    shown.changes(lambda: page.get_by_role("button", name="4", exact=True).press("Enter"))
+    for order in ("4 3 2 1", "2 1 4 3"):
+        shown.changes(lambda: shown.choice("order").select_option(label=order))
+    shown.changes(lambda: shown.choice("who reads").select_option(label="ideal: reads each segment by itself"))
+    shown.changes(lambda: page.get_by_label("make all segments equal").press("Space"))
+    page.get_by_text("+0.000", exact=True).wait_for()  # what the order costs
+    assert shown.plays()
+
+
+def test_clip_ranking(notebook):
+    shown = notebook("from ivdr.widgets import ClipRankingWidget\nranking = ClipRankingWidget()\nranking")
+    page = shown.page
+    page.wait_for_function("[...document.querySelectorAll('button.ivdr-film canvas')].filter(c => c.dataset.frame).length === 10", timeout=60_000)
+    assert shown.plays()
+    for name in ("clip", "k"):
+        for key in ("ArrowLeft", "ArrowRight", "ArrowRight"):
+            shown.slider(name).focus()
+            shown.changes(lambda: page.keyboard.press(key), "filmprint")
+    shown.changes(lambda: page.get_by_label("may find its own video").press("Space"), "filmprint")
+    assert page.get_by_text("= same video").count() == 0
+    shown.changes(lambda: page.get_by_label("minus the gallery's mean").press("Space"), "filmprint")
+    for _ in range(3):
+        shown.changes(lambda: page.get_by_role("button", name="another query").press("Enter"), "filmprint")
+    found = page.locator("button.ivdr-film").nth(2)
+    action = found.locator("b").inner_text()[2:]
+    shown.changes(found.click, "filmprint")
+    assert page.locator("figure.ivdr-film b").inner_text() == action
+    shown.changes(lambda: page.locator("button.ivdr-film").nth(7).press("Enter"), "filmprint")
+    assert shown.plays()
+
+
+def test_embedding_explorer(notebook):
+    shown = notebook("from ivdr.widgets import EmbeddingExplorer\nexplorer = EmbeddingExplorer()\nexplorer")
+    page = shown.page
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2", timeout=60_000)
+    page.wait_for_function("[...document.querySelectorAll('button.ivdr-film canvas')].filter(c => c.dataset.frame).length === 12", timeout=60_000)
+    assert shown.plays()
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowRight"):
+        shown.slider("clip").focus()
+        shown.changes(lambda: page.keyboard.press(key))
+    for name in ("scene", "time in the video", "person"):
+        shown.changes(lambda: shown.choice("colour").select_option(label=name))
+    where = page.evaluate("""() => { const g = document.querySelector('.js-plotly-plot'), t = g.data[0], l = g._fullLayout, b = g.getBoundingClientRect();
+        const at = i => [b.left + l.margin.l + l.xaxis.l2p(t.x[i]) , b.top + l._size.t + l.yaxis.l2p(t.y[i])]; return [at(3), at(60)]; }""")
+    page.mouse.move(*where[0])
+    page.wait_for_timeout(600)
+    shown.changes(lambda: page.mouse.click(*where[1]))
+    left = page.locator(".js-plotly-plot").first.bounding_box()
+
+    def lasso():
+        x, y, w, h = left["x"], left["y"], left["width"], left["height"]
+        corners = [(x + 0.3 * w, y + 0.3 * h), (x + 0.7 * w, y + 0.3 * h), (x + 0.7 * w, y + 0.7 * h), (x + 0.3 * w, y + 0.7 * h), (x + 0.3 * w, y + 0.32 * h)]
+        page.mouse.move(*corners[0])
+        page.mouse.down()
+        for corner in corners[1:]:
+            page.mouse.move(*corner, steps=4)
+        page.mouse.up()
+
+    lasso()
+    page.get_by_text("selected clips").first.wait_for()
+    chosen = page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].map(g => g.data[0].selectedpoints.length)")
+    assert chosen[0] > 0 and chosen[0] == chosen[1], "what is selected in one map is selected in the other"
+    page.get_by_role("button", name="select nothing").press("Enter")
+    page.get_by_text("nearest to this clip").first.wait_for()
+    shown.changes(lambda: page.locator("button.ivdr-film").first.press("Enter"))
+    shown.changes(lambda: shown.choice("map").select_option(label="t-SNE"))
+    assert shown.plays()

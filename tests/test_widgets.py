@@ -1,0 +1,157 @@
+"""Widgets without a browser: what their functions say, and that their controls reach their figures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ivdr import widgets as w
+from ivdr.evaluation import Features, retrieval
+from ivdr.sampling import unshuffle_segments
+from ivdr.shuffle_rank import rank_accuracy, shuffle_rank
+from ivdr.training import METHODS
+
+RNG = np.random.default_rng(0)
+
+
+def features(videos=6, clips=3, width=8, classes=("run", "walk"), name="v"):
+    return Features(RNG.normal(size=(videos, clips, width)).astype(np.float32), np.tile(np.linspace(0.2, 0.8, clips), (videos, 1)).astype(np.float32),
+                    np.arange(videos) % len(classes), list(classes), [f"{name}{i}.mp4" for i in range(videos)], [f"p{i % 3}" for i in range(videos)])  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(METHODS)), st.integers(20, 150), st.integers(1, 4), st.integers(1, 6), st.integers(0, 200), st.booleans())
+def test_clips_placed_by_hand_lie_in_the_video_and_go_the_way_that_was_asked(method, n_frames, quarter, stride, place, backwards):
+    views = w.method_views(method, n_frames, 4 * quarter, stride, chosen=w.Chosen(place, place // 2, backwards))
+    assert views.frames.min() >= 0 and views.frames.max() < n_frames and len(views.names) == len(views.frames)
+    forwards = w.method_views(method, n_frames, 4 * quarter, stride, chosen=w.Chosen(place, place // 2, False))
+    assert (views.seen == forwards.seen).all()
+    if backwards and not (forwards.frames[:, -1] == forwards.frames[:, 0]).all():
+        assert sorted(map(tuple, views.frames[:, ::-1])) == sorted(map(tuple, forwards.frames))
+
+
+def test_a_draw_is_what_training_draws():
+    for method in METHODS:
+        again = [w.method_views(method, 64, 8, 4, draw=3).frames for _ in range(2)]
+        assert (again[0] == again[1]).all()
+        assert any((w.method_views(method, 64, 8, 4, draw=d).frames != again[0]).any() for d in range(4, 9))
+
+
+def test_seen_alone_is_what_no_other_sees():
+    views = [w.method_views(name, 64, 8, 4, chosen=w.Chosen(30, 10, False)) for name in ("simclr", "tclr", "tcgl")]
+    for method, frames in w.seen_alone(views).items():
+        others = set().union(*(set(v.seen.tolist()) for v in views if v.method != method))
+        assert set(frames.tolist()) == set(next(v for v in views if v.method == method).seen.tolist()) - others
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.permutations(range(4)), st.floats(0.01, 1.0), st.one_of(st.none(), st.floats(0.5, 20)), st.integers(0, 99))
+def test_the_pieces_of_shuffle_rank_add_up(perm, theta, cap, seed):
+    rng = np.random.default_rng(seed)
+    q, p = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+    found = w.anatomy(q, p, perm, theta, cap)
+    restored = unshuffle_segments(torch.from_numpy(p)[None], torch.tensor([perm]))
+    assert found.loss == pytest.approx(shuffle_rank(torch.from_numpy(q)[None], restored, theta, cap).item(), rel=1e-6)
+    assert found.right.mean() == pytest.approx(rank_accuracy(torch.from_numpy(q)[None], restored).item())
+    if cap is not None:
+        assert (found.contributions[found.dead] == pytest.approx(np.logaddexp(0, cap))) if found.dead.any() else True
+
+
+def test_recall_of_clips_is_retrieval_where_no_video_is_left_out():
+    query, gallery = features(5, 2), features(7, 3, name="g")
+    space = w.clip_space(query, gallery, "gallery")
+    ranks = w.clip_ranks(space)
+    rows = [x.clips.reshape(-1, 8) - gallery.clips.reshape(-1, 8).mean(0) for x in (query, gallery)]
+    expected = retrieval(rows[0], np.repeat(query.labels, 2), rows[1], np.repeat(gallery.labels, 3), ks=(1, 2, 5))
+    assert {k: float((ranks < k).mean()) for k in expected} == pytest.approx(expected)
+
+
+def test_nobody_finds_itself_and_own_videos_can_be_left_out():
+    both = features()
+    space = w.clip_space(both, both)
+    for query in range(18):
+        order, cosines, relations = w.rank_clips(space, query, 17)
+        assert query not in order and (np.diff(cosines) <= 0).all() and relations.count("video") == 2
+        order, _, relations = w.rank_clips(space, query, 17, own_video=False)
+        assert len(order) == 15 and "video" not in relations and relations.count("action") == 6
+
+
+def test_chance_is_what_random_features_reach():
+    many = features(120, 2, 6, ("a", "b", "c"))
+    space = w.clip_space(many, many)
+    assert w.chance_at(space, 3) == pytest.approx(float((w.clip_ranks(space) < 3).mean()), abs=0.12)
+
+
+def test_models_of_different_clips_are_refused():
+    with pytest.raises(ValueError, match="other clips"):
+        w.check_same_clips([w.ClipModel("a", features()), w.ClipModel("b", features(5))])
+    with pytest.raises(ValueError, match="at least one"):
+        w.check_same_clips([])
+
+
+def test_controls_reach_the_clip_sampler_without_a_kernel():
+    sampler = w.ClipSamplerWidget(methods=["simclr", "tclr"])
+    before = [np.array(trace.x) for trace in sampler.figure.data]
+    sampler.controls.stride.value = 2
+    assert any(len(a) != len(trace.x) or (a != trace.x).any() for a, trace in zip(before, sampler.figure.data))
+    sampler.controls.methods["tclr"].value = False
+    assert [len(trace.x) for trace in sampler.figure.data] == [16, 0, 0, 0, 0, 0]
+    sampler.controls.backwards.value = True
+    assert "backwards" in sampler.table.value
+    for toggle in sampler.controls.methods.values():
+        toggle.value = False
+    assert sampler.player.films == []
+    with pytest.raises(ValueError, match="nonsense"):
+        w.ClipSamplerWidget(methods=["nonsense"])
+
+
+def test_a_single_file_can_be_sampled():
+    path = w.sample_manifest().files[3]
+    assert w.ClipSamplerWidget(path).reel.total == 64
+
+
+def test_every_order_can_be_chosen_and_the_cap_removed():
+    shuffler = w.ShuffleRankWidget()
+    shuffler.controls.segments.value = 4
+    for perm in [(3, 2, 1, 0), (0, 1, 2, 3)]:
+        shuffler.controls.order.value = perm
+        assert shuffler.player.films[1]["note"] == "segments " + " ".join(str(k + 1) for k in perm)
+    shuffler.controls.uncapped.value = True
+    assert not shuffler.found.dead.any()
+
+
+def test_maps_are_linked():
+    explorer = w.EmbeddingExplorer()
+    for m, figure in enumerate(explorer.figures):
+        points = w.explorer_points(explorer, m)
+        low, high = points.min(0) - 0.01, np.median(points, axis=0)
+        outline = f"M{low[0]},{low[1]}L{high[0]},{low[1]}L{high[0]},{high[1]}L{low[0]},{high[1]}Z"
+        drawn = {"selections": [{"type": "path", "xref": "x", "yref": "y", "path": outline}]}
+        figure._handler_js2py_relayout({"new": {"relayout_data": drawn, "source_view_id": "browser"}})  # what the browser sends
+        expected = np.flatnonzero(((points > low) & (points < high)).all(1)).tolist()
+        assert [list(f.data[0].selectedpoints) for f in explorer.figures] == [expected] * len(explorer.figures)
+    assert w.lassos(explorer.figures[1]) and not w.lassos(explorer.figures[0])
+    explorer.controls.forget.click()
+    assert all(f.data[0].selectedpoints is None for f in explorer.figures)
+
+
+@pytest.mark.parametrize("widget", [w.ClipSamplerWidget, w.ShuffleRankWidget, w.ClipRankingWidget, w.EmbeddingExplorer])
+def test_every_widget_leaves_a_still_picture(widget, monkeypatch):
+    shown = widget()
+    bundle, metadata = shown._repr_mimebundle_()
+    assert bundle["image/png"][:4] == b"\x89PNG" and metadata["image/png"]["alt"] and "application/vnd.jupyter.widget-view+json" in bundle
+    monkeypatch.setenv("IVDR_WIDGETS", "static")
+    assert set(shown._repr_mimebundle_()[0]) == {"text/plain", "image/png"}
+    json.dumps([film for part in (getattr(shown, name, None) for name in ("player", "found", "near")) if hasattr(part, "films") for film in part.films])
+
+
+def test_an_installed_package_renders_its_own_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(w, "__file__", str(tmp_path / "site-packages" / "ivdr" / "widgets.py"))
+    monkeypatch.setattr(w.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(w, "render_dataset", lambda out, n, **options: real(out, 3, actions=["walk", "run", "throw"], workers=0, **options))
+    from ivdr.synthetic import render_dataset as real
+
+    assert len(w.sample_manifest()) == 3 and len(w.sample_manifest()) == 3
