@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from ivdr import measure as room
-from ivdr.compare import Comparison, compare, matched_epochs, plan_jobs, story
+from ivdr.compare import Comparison, compare, matched_epochs, method_rows, plan_jobs, story
 from ivdr.measure import COLUMNS, cost, headline, inter_figures, intra_figures, measure, progress_figures, protocol_of, video_cost
 from ivdr.datasets import open_manifest
 from ivdr.evaluation import Features, load_result
@@ -104,12 +104,12 @@ def test_measure_states_what_it_depends_on_and_asks_for_known_things(videos: Pat
 
 
 def test_jobs_differ_in_method_and_seed_only() -> None:
-    jobs = plan_jobs("videos", ["untrained", "simclr", "iivdr"], Path("out"), "laptop", [0, 1], {})
+    jobs = plan_jobs("videos", method_rows(["untrained", "simclr", "iivdr"], [0, 1]), Path("out"), "laptop", {})
     assert [(job.method, job.seed) for job in jobs] == [(m, s) for s in (0, 1) for m in ("untrained", "simclr", "iivdr")]
     assert len({(job.config.batch_size, job.config.optim.lr, job.config.clips.stride) for job in jobs}) == 1
     assert {job.config.epochs for job in jobs if job.method != "untrained"} == {read_config("laptop", data="d", out="o").epochs}
     with pytest.raises(ValueError, match="byol"):
-        plan_jobs("videos", ["byol"], Path("out"), "laptop", [0], {})
+        method_rows(["byol"], [0])
 
 
 def test_flops_are_those_of_the_layers() -> None:
@@ -128,7 +128,7 @@ def test_a_configuration_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> Non
     counted, real = [], room._count
     monkeypatch.setattr(room, "_counted", {})
     monkeypatch.setattr(room, "_count", lambda config: counted.append(config.method) or real(config))
-    jobs = plan_jobs("videos", ["simclr", "moco", "iivdr"], Path("out"), "laptop", [0, 1, 2], TINY, "flops")
+    jobs = plan_jobs("videos", method_rows(["simclr", "moco", "iivdr"], [0, 1, 2]), Path("out"), "laptop", TINY, "flops")
     for job in jobs:
         video_cost(job.config)
     assert sorted(counted) == ["iivdr", "moco", "simclr"]

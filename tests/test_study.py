@@ -1,0 +1,84 @@
+"""A study: what a recipe says is made, once, and nothing passes for what it is not."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from ivdr.compare import Row, compare, file_name, plan_jobs, read_study, run_study
+from ivdr.evaluation import load_result
+from ivdr.synthetic import render_dataset
+from ivdr.training import build_method, read_config
+
+SMALL = {"backbone": "small", "batch_size": 8, "epochs": 1, "tensorboard": False, "backbone_options": {"width": 4},
+         "clips": {"length": 4, "stride": 3, "size": 16, "augment": "light", "cache": True}}
+VIDEOS = {"n_videos": 24, "seed": 5, "n_frames": 24, "size": [48, 64], "workers": 0}
+
+
+def recipe(folder: Path, **study: object) -> str:
+    "A recipe with this study in it."
+    (folder / "small.yaml").write_text(yaml.safe_dump({"method": "iivdr", **SMALL, "study": study}, sort_keys=False))
+    return str(folder / "small.yaml")
+
+
+def test_every_row_of_the_shipped_study_can_be_trained_and_differs_in_what_its_title_says() -> None:
+    study = read_study("study")
+    jobs = plan_jobs("videos", study.rows_at(0.0), Path("out"), "study", {}, study.budget, tasks=study.tasks)
+    configs = {job.method: job.config for job in jobs}
+    assert list(configs) == list(study.rows) and configs["untrained"].epochs == 0
+    assert {config.epochs for title, config in configs.items() if title != "untrained"} == {read_config("study", data="d", out="o").epochs}
+    assert {title: configs[title].method_options["terms"] for title in ("SimCLR + SR", "SimCLR + TC", "IIVDR", "SR alone")} == {
+        "SimCLR + SR": ["clip", "sr"], "SimCLR + TC": ["clip", "tc"], "IIVDR": ["clip", "sr", "tc"], "SR alone": ["sr"]}
+    seeds = {title: sum(job.method == title for job in jobs) for title in study.rows}
+    assert all(seeds[title] >= 3 for title in ("untrained", "SimCLR", "SimCLR + SR", "SimCLR + TC", "IIVDR")), seeds
+    for config in configs.values():
+        build_method(config)
+    assert len({file_name(title) for title in study.rows}) == len(study.rows), "two rows would share a run folder"
+
+
+def test_a_study_makes_what_it_says_and_makes_it_once(tmp_path: Path) -> None:
+    rows = {"untrained": {"epochs": 0}, "SR alone": {"method_options": {"terms": ["sr"]}, "correlations": [1.0], "seeds": 1}}
+    spec = recipe(tmp_path, videos=VIDEOS, correlations=[0.0, 1.0], seeds=2, tasks=["retrieval"], rows=rows)
+    found = run_study(spec, tmp_path / "out", progress=False)
+    table = pd.read_csv(tmp_path / "out" / "study.csv")
+    assert list(zip(table["correlation"], table["method"], table["seed"])) == [
+        (0, "untrained", 0), (0, "untrained", 1), (1, "untrained", 0), (1, "SR alone", 0), (1, "untrained", 1)]
+    assert table["R@1 %"].notna().all() and table["linear %"].isna().all(), "only what was asked"
+    sets = [pd.read_csv(tmp_path / "out" / f"correlation-{c}" / "videos" / "manifest.csv") for c in (0, 1)]
+    assert sets[1].groupby("label")["scene"].nunique().max() == 1 < sets[0].groupby("label")["scene"].nunique().max()
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("evaluation.json")}
+    again = run_study(spec, tmp_path / "out", progress=False)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("evaluation.json")} == stamps and len(stamps) == 5
+    assert [part.text for part in again.values()] == [part.text for part in found.values()]
+
+
+def test_other_questions_are_asked_anew_and_other_settings_never_answered_with_old_figures(tmp_path: Path) -> None:
+    videos = render_dataset(tmp_path / "videos", progress=False, **VIDEOS).parent  # type: ignore[arg-type]
+    spec = recipe(tmp_path)
+    rows = [Row("some run", {"method": "simclr"})]
+    first = compare(videos, rows, tmp_path / "out", spec, progress=False, tasks=("retrieval",))
+    more = compare(videos, rows, tmp_path / "out", spec, progress=False, tasks=("retrieval", "knn"))
+    assert "knn" in load_result(more.runs[0] / "results" / "evaluation.json").metrics and first.runs == more.runs
+    for _ in range(2):  # the second time, nothing that the first left behind may pass for an answer
+        with pytest.raises(RuntimeError, match="some-run-s0.*another configuration"):
+            compare(videos, rows, tmp_path / "out", spec, overrides={"optim.lr": 0.5}, progress=False, tasks=("retrieval",))
+
+
+@pytest.mark.parametrize("study, words", [
+    ({"rows": {}, "correlations": [0.0]}, "'videos' is missing"),
+    ({"rows": {}, "correlations": [0.0], "videos": {}, "colour": 1}, "'colour' is not known.*videos, correlations, rows"),
+])
+def test_a_study_that_cannot_be_is_refused_by_name(study: dict[str, object], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_study(recipe(tmp_path, **study))
+
+
+def test_a_recipe_without_a_study_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match="laptop.*no section 'study'.*--data and --methods"):
+        read_study("laptop")
+
+
+def test_a_run_takes_no_study_as_a_key_of_its_own() -> None:
+    with pytest.raises(ValueError, match="study.rows"):
+        read_config("laptop", data="d", out="o", **{"study.rows": 1})
