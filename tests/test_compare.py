@@ -188,7 +188,9 @@ def test_a_comparison_that_is_stopped_takes_its_jobs_along_and_goes_on_later(num
     words = [sys.executable, "-m", "ivdr.cli", "compare", "--data", str(videos), "--methods", "simclr,moco", "--out", str(tmp_path / "out"), "--budget", "epochs",
              *(f"--{key}={value}" for key, value in (TINY | {"epochs": 150}).items())]
     with (tmp_path / "printed").open("w") as printed:
-        stopped = subprocess.Popen(words, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True)
+        # a shell that starts something in the background lets it ignore Ctrl-C, and what it starts inherits that
+        stopped = subprocess.Popen(words, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         started = time.monotonic()
         while not all(log.is_file() and len(log.read_text().splitlines()) > 4 for log in (tmp_path / "out" / f"{name}-s0" / "log.csv" for name in ("simclr", "moco"))):
             assert stopped.poll() is None and time.monotonic() - started < 200, (tmp_path / "printed").read_text()
