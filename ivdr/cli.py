@@ -218,7 +218,7 @@ def _compare_study(args: argparse.Namespace, overrides: dict[str, Any]) -> None:
     _say("", f"table:  {out / 'study.csv'}")
     _failures(list(found.values()))
 
-
+# %% ../nbs/20_cli.ipynb #dd4a4202
 def command_compare(args: argparse.Namespace) -> None:
     "Train several methods under one budget, measure them by one protocol, and put them into one table."
     from ivdr.compare import compare

@@ -53,7 +53,7 @@ class Questions:
         stored = json.loads(text)
         return cls(Protocol(**stored["protocol"]), tuple(stored["tasks"]), Options(**stored["options"]))
 
-
+# %% ../nbs/18_compare.ipynb #3db46c8f
 @dataclass(frozen=True)
 class Job:
     "One row and seed of a comparison."
@@ -128,7 +128,7 @@ def _row_config(
         raise ValueError(f"{row.title}: {error}") from error
     return replace(config, epochs=matched_epochs(config, reference, budget))
 
-
+# %% ../nbs/18_compare.ipynb #1f3c4c91
 def plan_jobs(
     data: Path | str,  # folder or manifest
     rows: Sequence[Row],  # of the table
