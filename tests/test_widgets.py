@@ -12,7 +12,7 @@ from ivdr import widgets as w
 from ivdr.evaluation import Features, retrieval
 from ivdr.sampling import unshuffle_segments
 from ivdr.shuffle_rank import rank_accuracy, shuffle_rank
-from ivdr.training import METHODS
+from ivdr.widgets import PRETEXTS
 
 RNG = np.random.default_rng(0)
 
@@ -23,7 +23,7 @@ def features(videos=6, clips=3, width=8, classes=("run", "walk"), name="v"):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(sorted(METHODS)), st.integers(20, 150), st.integers(1, 4), st.integers(1, 6), st.integers(0, 200), st.booleans())
+@given(st.sampled_from(sorted(PRETEXTS)), st.integers(20, 150), st.integers(1, 4), st.integers(1, 6), st.integers(0, 200), st.booleans())
 def test_clips_placed_by_hand_lie_in_the_video_and_go_the_way_that_was_asked(method, n_frames, quarter, stride, place, backwards):
     views = w.method_views(method, n_frames, 4 * quarter, stride, chosen=w.Chosen(place, place // 2, backwards))
     assert views.frames.min() >= 0 and views.frames.max() < n_frames and len(views.names) == len(views.frames)
@@ -34,7 +34,7 @@ def test_clips_placed_by_hand_lie_in_the_video_and_go_the_way_that_was_asked(met
 
 
 def test_a_draw_is_what_training_draws():
-    for method in METHODS:
+    for method in PRETEXTS:
         again = [w.method_views(method, 64, 8, 4, draw=3).frames for _ in range(2)]
         assert (again[0] == again[1]).all()
         assert any((w.method_views(method, 64, 8, 4, draw=d).frames != again[0]).any() for d in range(4, 9))
