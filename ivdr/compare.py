@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from .datasets import open_manifest, steps_per_epoch
 from .evaluation import Protocol, Result, load_result, replacing, save_result
-from .measure import COLUMNS, COSTS, USUAL, Options, formatted, headline, measure, protocol_of, video_cost
+from .measure import COLUMNS, COSTS, USUAL, Options, cost_text, formatted, headline, measure, protocol_of, video_cost
 from .synthetic import render_dataset
 from .training import METHODS, TrainConfig, build_method, pretrain, read_config, read_recipe, write_config
 
@@ -232,7 +232,7 @@ class Comparison:
         mean.loc["chance"] = pd.Series(self.chance)
         shown = formatted(mean[columns], spread[columns].reindex(mean.index))
         for title in COSTS:
-            shown[title] = ["–" if np.isnan(v) else f"{v:.2f}" if title == "hours" else f"{v:,.0f}" if v >= 100 else f"{v:.2g}" for v in mean[title]]
+            shown[title] = [cost_text(title, value) for value in mean[title]]
         return shown.to_string()
 
 # %% ../nbs/18_compare.ipynb #38869abb

@@ -6,8 +6,8 @@
 __all__ = ['logger', 'COLUMNS', 'Missing', 'content_hash', 'Manifest', 'scan', 'save_unreadable', 'open_manifest', 'ucf101_group',
            'hmdb51_source', 'kinetics_name', 'parse_kinetics_name', 'Listing', 'ucf101_listing', 'hmdb51_listing',
            'kinetics_listing', 'BenchmarkScan', 'scan_listing', 'scan_ucf101', 'scan_hmdb51', 'scan_kinetics',
-           'label_subset', 'held_out', 'resize_frames', 'read_clips', 'stand_ins', 'VideoClips', 'steps_per_epoch',
-           'ClipLoader', 'make_loader', 'make_eval_loader']
+           'label_subset', 'held_out', 'factors', 'resize_frames', 'read_clips', 'stand_ins', 'VideoClips',
+           'steps_per_epoch', 'ClipLoader', 'make_loader', 'make_eval_loader']
 
 # %% ../nbs/03_datasets.ipynb #79f73c24
 import hashlib
@@ -163,7 +163,7 @@ def _lost_beside(
 ) -> pd.DataFrame:  # columns path, split, reason
     "What a scan found missing or unreadable when it wrote the manifest, by the lists that it left beside it."
     lists = [file.with_name(f"{file.stem}.{kind}.csv") for kind in ("unreadable", "missing")]
-    tables = [_read_table(one).assign(kind=one.stem) for one in lists if one.is_file()]
+    tables = [_read_table(one) for one in lists if one.is_file()]
     tables = [table for table in tables if {"path", "split"} <= set(table.columns)]
     lost = pd.concat([pd.DataFrame(columns=list(_LOST), dtype=object), *tables])
     lost["reason"] = lost["reason"].fillna("listed and not on disk")
@@ -926,6 +926,18 @@ def _indivisible(
     return (f"none of {manifest.table['group'].nunique()} groups can be held out: each holds all videos of a class "
             f"({len(tied)} classes have videos of one group only: {', '.join(tied[:3])}{', …' if len(tied) > 3 else ''}); "
             "at least one group is needed whose classes all occur in other groups too")
+
+# %% ../nbs/03_datasets.ipynb #214fe0be
+def factors(
+    manifest: Manifest | None,  # of the videos, if there is one
+    paths: Sequence[str],  # as features name them
+    most: int = 16,  # columns with more values than this tell nothing on a map
+) -> dict[str, list[str]]:  # column -> one value a path
+    "What else a manifest says of videos: scene, camera, …"
+    if manifest is None or not set(paths) <= set(manifest.table["path"]):
+        return {}
+    rows = manifest.table.drop_duplicates("path").set_index("path").loc[list(paths)].select_dtypes(exclude="float")
+    return {str(c): rows[c].astype(str).tolist() for c in rows.columns if c not in COLUMNS and 1 < rows[c].astype(str).nunique() <= most}
 
 # %% ../nbs/03_datasets.ipynb #100dc8cc
 def resize_frames(

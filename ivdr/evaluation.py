@@ -48,6 +48,7 @@ from .augment import ClipAugment, centre_crop
 from .backbones import global_pool
 from .contrastive import full_precision, unit
 from .datasets import Manifest, Missing, VideoClips, held_out, label_subset, make_eval_loader
+from .iivdr import Method
 from .sampling import Frames, UniformViews, ViewRule, sparse_dense_clips
 from .training import (EPOCHS, MAY_DIFFER, METHODS, Job, Row, Supervised, TrainConfig, flat_config, load_run, load_weights, on_main,
                            pretrain, read_config, read_epochs, write_atomic)
@@ -1390,7 +1391,7 @@ class _Plan:
 
 
 def _finetune_config(
-    init: str | Path | None,  # run folder
+    source: TrainConfig | None,  # of the run that the weights start from
     recipe: str,  # name or file
     classes: list[str],  # of the training videos
     fixed: dict[str, Any],  # keys that finetune sets
@@ -1402,8 +1403,7 @@ def _finetune_config(
         raise ValueError(f"epochs is {config.epochs}; fine-tuning takes at least 1")
     if not METHODS[config.method].uses_labels:
         raise ValueError(f"recipe {recipe} trains by {config.method}, which uses no labels; accepted are those of method supervised")
-    if init is not None and not any(key.startswith("backbone") for key in overrides):
-        source = load_run(init)[1]
+    if source is not None and not any(key.startswith("backbone") for key in overrides):
         config = dataclasses.replace(config, backbone=source.backbone, backbone_options=source.backbone_options)
     config.method_options["classes"] = config.method_options.get("classes") or classes
     return config
@@ -1423,7 +1423,7 @@ def _held_out_for(
 
 
 def _asked(
-    init: str | Path | None,  # run folder
+    source: Method | None,  # whose encoder the weights start from
     config: TrainConfig,  # of the run
     share: float,  # of the labels
     protocol: Protocol,  # of the test
@@ -1431,7 +1431,7 @@ def _asked(
 ) -> dict[str, Any]:  # JSON values
     "Everything that a result depends on, and nothing else."
     whole = {key: value for key, value in flat_config(config).items() if key == "epochs" or key.startswith("finetune.") or key not in MAY_DIFFER}
-    network = None if init is None else network_hash(load_run(init)[0].encoder)
+    network = None if source is None else network_hash(source.encoder)
     hashes = {role: None if videos is None else videos.hash for role, videos in manifests.items()}
     how: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(protocol)))
     return {"init": network, "share": share, **hashes, **{f"protocol.{key}": value for key, value in how.items()}, **whole}
@@ -1541,7 +1541,8 @@ def finetune(
     "Train a network with labels, from pretrained weights or from none, and test it. IIVDR (Zhang et al., 2021), TCGL (Liu et al., 2022), by recipe."
     fixed: dict[str, Any] = {"data": str(Path(out) / "fit.csv"), "out": str(out), "init": None if init is None else str(init), "seed": seed, "resume": "auto",
                              "split": "train", "device": "cpu" if str(device) == "cpu" else "auto"} | ({} if workers is None else {"workers": workers})
-    config = _finetune_config(init, recipe, train.classes, fixed, overrides)
+    source, its_config = (None, None) if init is None else load_run(init)
+    config = _finetune_config(its_config, recipe, train.classes, fixed, overrides)
     check_classes(config.method_options["classes"], test)
     every = label_subset(Manifest(train.table.assign(split="train"), train.root), share, seed)
     fit, check = _held_out_for(config, every)
@@ -1549,7 +1550,7 @@ def finetune(
         logger.warning("%d labelled videos do not fill a batch of %d, so a batch is all of them", len(fit), config.batch_size)
         config = dataclasses.replace(config, batch_size=len(fit))
     how = protocol or (named_protocol(config.finetune.protocol) if config.finetune.protocol else own_protocol(config, f"clips of {recipe}"))
-    plan = _Plan(config, fit, check, test, how, _asked(init, config, share, how, train=train, test=test, fit=fit, check=check))
+    plan = _Plan(config, fit, check, test, how, _asked(source, config, share, how, train=train, test=test, fit=fit, check=check))
     accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
     on_main(accelerator, lambda: _claim_run(plan))
     finished = Path(out) / "results" / "finetune.json"

@@ -6,8 +6,8 @@
 __all__ = ['logger', 'AnyFeatures', 'Figures', 'TASKS', 'USUAL', 'COSTS', 'COLUMNS', 'protocol_of', 'retrieval_figures',
            'knn_figures', 'linear_figures', 'select', 'limited_figures', 'confusion_figures', 'progress_figures',
            'intra_figures', 'inter_figures', 'finetune_figures', 'Options', 'Task', 'Cost', 'video_cost', 'cost',
-           'Looks', 'Bench', 'missing_words', 'measure', 'method_name', 'headline', 'formatted', 'figure_table',
-           'summary']
+           'cost_text', 'Looks', 'Bench', 'missing_words', 'measure', 'method_name', 'headline', 'formatted',
+           'figure_table', 'summary']
 
 # %% ../nbs/16_measure.ipynb #356c09d5
 import dataclasses
@@ -334,6 +334,14 @@ def cost(
     per_video = video_cost(config)
     hours = float(log["iter_ms"].sum()) / 3.6e6
     return dict(zip(COSTS, (float(log["epoch"].iloc[-1]) + 1, float(videos * per_video.clips), videos * per_video.flops / 1e12, hours), strict=True))
+
+
+def cost_text(
+    title: str,  # one of `COSTS`
+    value: float,
+) -> str:
+    "A cost as people read it."
+    return "–" if np.isnan(value) else f"{value:.2f}" if title == "hours" else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 # %% ../nbs/16_measure.ipynb #69c629fb
 def _name(

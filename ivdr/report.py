@@ -6,12 +6,12 @@
 __all__ = ['FIELD_WORDS', 'VALUE_WORDS', 'HEADLINE', 'FROZEN', 'MAP_SCRIPT', 'NOT_COMPARABLE', 'STYLE', 'SECTIONS', 'LeftOut',
            'Run', 'read_run', 'result_files', 'read_runs', 'Model', 'group_runs', 'escape', 'readable', 'plate',
            'table', 'unlike', 'gallery_of', 'videos_of', 'lacking', 'Group', 'alike', 'moving_thumbnail', 'scaled',
-           'Videos', 'thumbnail', 'factors', 'Page', 'measured', 'by_group', 'group_title', 'group_words', 'Column',
-           'variants', 'shown', 'ahead', 'with_missing', 'group_table', 'section_table', 'section_frozen',
-           'section_limited', 'section_finetune', 'section_confusion', 'section_sampled', 'section_losses',
-           'segment_grams', 'section_shuffle_rank', 'first_of_each', 'relation', 'section_ranking', 'map_data',
-           'inline_json', 'section_map', 'section_variance', 'cost_text', 'section_protocol', 'section_again',
-           'Published', 'published_facts', 'published', 'section_published', 'write_report']
+           'Videos', 'thumbnail', 'Page', 'measured', 'by_group', 'group_title', 'group_words', 'Column', 'variants',
+           'shown', 'ahead', 'with_missing', 'group_table', 'section_table', 'section_frozen', 'section_limited',
+           'section_finetune', 'section_confusion', 'section_sampled', 'section_losses', 'segment_grams',
+           'section_shuffle_rank', 'first_of_each', 'relation', 'section_ranking', 'map_data', 'inline_json',
+           'section_map', 'section_variance', 'section_protocol', 'section_again', 'Published', 'published_facts',
+           'published', 'section_published', 'write_report']
 
 # %% ../nbs/17_report.ipynb #0deb6cca
 import html
@@ -37,10 +37,10 @@ from PIL import Image
 
 from . import plots
 from .augment import ClipAugment, centre_crop, resize_clips, to_frames
-from .datasets import Manifest, VideoClips
+from .datasets import Manifest, VideoClips, factors
 from .evaluation import PROTOCOLS, Features, Result, centre_features, load_result, nearest, replacing
 from .iivdr import Method
-from .measure import COLUMNS, method_name
+from .measure import COLUMNS, cost_text, method_name
 from .sampling import ViewRule, clip_indices, permutations_from_uniforms, shuffle_segments, unshuffle_segments
 from .shuffle_rank import rank_accuracy, shuffle_rank_floor
 from .training import TrainConfig, batch_inputs, build_method, load_run, read_config, read_log
@@ -540,19 +540,6 @@ def thumbnail(
             videos.gone[path] = str(reason)
             videos.made[path] = None
     return videos.made[path]
-
-# %% ../nbs/17_report.ipynb #e2ad454f
-def factors(
-    manifest: Manifest | None,  # of the videos, if there is one
-    paths: Sequence[str],  # as features name them
-    most: int = 16,  # columns with more values than this tell nothing on a map
-) -> dict[str, list[str]]:  # column -> one value a path
-    "What else a manifest says of videos: scene, camera, …"
-    if manifest is None or not set(paths) <= set(manifest.table["path"]):
-        return {}
-    rows = manifest.table.drop_duplicates("path").set_index("path").loc[list(paths)].select_dtypes(exclude="float")
-    known = {"label", "group", "split", "frames", "fps", "width", "height", "sha256"}
-    return {str(c): rows[c].astype(str).tolist() for c in rows.columns if c not in known and 1 < rows[c].astype(str).nunique() <= most}
 
 # %% ../nbs/17_report.ipynb #aa5f719e
 @dataclass(eq=False)
@@ -1379,14 +1366,6 @@ def _clip_gram(page: Page, model: Model, n_videos: int = 6) -> str:
     return page.draw(plots.similarity_matrix(rows @ rows.T, borders=borders, numbers=False), f"clip similarities of {model.name}")
 
 # %% ../nbs/17_report.ipynb #09470c56
-def cost_text(
-    title: str,  # a key of `measure.COSTS`
-    value: float,
-) -> str:
-    "A cost as people read it."
-    return "–" if np.isnan(value) else f"{value:.2f}" if title == "hours" else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
-
-
 def _cost_table(models: Sequence[Model]) -> str:
     "What the training of each model's first run cost, where its result says so."
     known = [(model.name, model.first.result.notes["cost"]) for model in models if model.first.result and "cost" in model.first.result.notes]

@@ -48,7 +48,7 @@ from PIL import Image
 from . import plots
 from .augment import ClipAugment, centre_crop
 from .backbones import create_backbone
-from .datasets import Manifest, open_manifest
+from .datasets import Manifest, factors, open_manifest
 from .evaluation import Features, Protocol, centre_features, evaluation_clips, extract_features
 from .iivdr import IIVDR, Method
 from .sampling import Frames, ViewRule, clip_indices, sample_rng, shuffle_segments, unshuffle_segments
@@ -1421,8 +1421,6 @@ def project(
     return np.asarray(points / np.abs(points).max().clip(1e-12))
 
 # %% ../nbs/15_widgets.ipynb #6ed8f5c7
-_KNOWN = {"path", "label", "group", "split", "frames", "fps", "width", "height", "sha256"}
-
 def clip_values(
     features: Features,  # N videos, M clips each
     manifest: Manifest | None = None,  # says more of the videos, such as the scene
@@ -1432,15 +1430,11 @@ def clip_values(
     clips = features.clips.shape[1]
     found: dict[str, NDArray[Any]] = {"action": np.repeat(features.labels, clips), "time in the video": features.position.reshape(-1).astype(float),
                                       "video": np.repeat(np.arange(len(features)), clips), "group": np.repeat(np.asarray(features.groups), clips)}  # fmt: skip
-    table = None if manifest is None else manifest.table.drop_duplicates("path").set_index("path")
-    if table is not None and set(features.paths) <= set(table.index):
-        rows = table.loc[features.paths].select_dtypes(exclude="float")
-        for column in [str(c) for c in rows.columns if c not in _KNOWN]:
-            values = rows[column].astype(str).to_numpy()
-            if 1 < len(set(values)) <= most:
-                if (np.repeat(values, clips) == found.get("group")).all():  # the manifest knows what a group is: a person, say
-                    del found["group"]
-                found[column] = np.repeat(values, clips)
+    for column, entries in factors(manifest, features.paths, most).items():
+        values = np.repeat(np.asarray(entries, dtype=object), clips)
+        if (values == found.get("group")).all():  # the manifest knows what a group is: a person, say
+            del found["group"]
+        found[column] = values
     return found
 
 # %% ../nbs/15_widgets.ipynb #e79c3133

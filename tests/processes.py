@@ -1,5 +1,6 @@
 """Real processes that train together on this machine (gloo), for tests of what happens between them."""
 import multiprocessing
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,3 +26,13 @@ def run(worker: Callable[..., Any], world: int, folder: Path, *args: Any) -> lis
     "What worker(rank, world, *args) returns in each of `world` processes; it must be importable and return tensors in plain containers."
     mp.start_processes(_process, (world, str(folder), worker, args), nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(world)]
+
+
+def kill_when(process: Any, moment: Callable[[], bool]) -> None:
+    "Kill a process, as `kill -9` does, once the moment has come."
+    until = time.monotonic() + 90
+    while process.is_alive() and not moment():
+        assert time.monotonic() < until, "the moment never came"
+        time.sleep(0.001)
+    process.kill()
+    process.join()

@@ -2,8 +2,6 @@
 import json
 import multiprocessing
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import kill_when
 from torch import Tensor
 
 from ivdr import training
@@ -397,15 +396,6 @@ def tune(videos: Manifest, init: Path, out: Path) -> None:
 
 def rows_of(run: Path) -> int:
     return (run / "held_out.csv").read_bytes().count(b"\n") if (run / "held_out.csv").exists() else 0
-
-
-def kill_when(process: Any, moment: Callable[[], bool]) -> None:
-    until = time.monotonic() + 90
-    while process.is_alive() and not moment():
-        assert time.monotonic() < until, "the moment never came"
-        time.sleep(0.001)
-    process.kill()
-    process.join()
 
 
 def test_killed_at_any_moment_ends_with_the_same_bits_and_the_same_answer(videos: Manifest, pretrained: Path, tmp_path: Path) -> None:

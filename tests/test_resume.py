@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import kill_when
 
 from ivdr import training
 from ivdr.training import CheckpointError, Interrupted, TrainConfig, checkpoint_folders, load_checkpoint, pretrain, read_config, read_log
@@ -66,15 +67,6 @@ def train_quietly(config: TrainConfig) -> None:
 def logged_steps(run: Path) -> int:
     log = run / "log.csv"
     return max(0, log.read_bytes().count(b"\n") - 1) if log.exists() else 0
-
-
-def kill_when(process: Any, moment: Callable[[], bool]) -> None:
-    until = time.monotonic() + 90
-    while process.is_alive() and not moment():
-        assert time.monotonic() < until, "the moment never came"
-        time.sleep(0.002)
-    process.kill()
-    process.join()
 
 
 @pytest.fixture(scope="module")
