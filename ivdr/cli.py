@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONFIG_HELP', 'SCAN_HELP', 'EVALUATE_HELP', 'COMPARE_HELP', 'dotted_options', 'command_render', 'command_scan',
-           'command_pretrain', 'command_evaluate', 'command_features', 'command_retrieve', 'command_compare',
-           'command_report', 'command_demo', 'command_bench', 'check_versions', 'check_decoder', 'check_bf16',
-           'check_gpu', 'check_disk', 'command_doctor', 'make_parser', 'main']
+           'command_pretrain', 'command_evaluate', 'command_export', 'command_features', 'command_retrieve',
+           'command_compare', 'command_report', 'command_demo', 'command_bench', 'check_versions', 'check_decoder',
+           'check_bf16', 'check_gpu', 'check_disk', 'command_doctor', 'make_parser', 'main']
 
 # %% ../nbs/20_cli.ipynb #1d11c50a
 import argparse
@@ -111,9 +111,9 @@ def command_pretrain(args: argparse.Namespace) -> None:
 
 # %% ../nbs/20_cli.ipynb #f5be4dac
 def _listed(
-    text: str,  # "a,b,c"
-) -> list[str]:  # what stands between the commas, without blanks; nothing for an empty text
-    return [word.strip() for word in text.split(",")] if text.strip() else []
+    text: str,  # "a,b,c", or "a; b, with a comma; c"
+) -> list[str]:  # what stands between the commas, or the semicolons if there are any, without blanks; nothing for an empty text
+    return [word.strip() for word in text.split(";" if ";" in text else ",")] if text.strip() else []
 
 
 def _numbers(
@@ -138,6 +138,17 @@ def command_evaluate(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else run / "results" / "evaluation.json"
     save_result(result, out)
     _say(summary(result), "", f"result: {out}", f"next:   ivdr report {shlex.quote(str(run))} --out report.html")
+
+# %% ../nbs/20_cli.ipynb #45262d8d
+def command_export(args: argparse.Namespace) -> None:
+    "Make small copies of runs to share: last weights in half precision, a thinned log and, with --data, what these weights score."
+    import torch
+
+    from ivdr.measure import export_run
+    for run in map(Path, args.runs):
+        out = export_run(run, Path(args.out) / run.resolve().name, args.data, _listed(args.tasks), args.protocol, getattr(torch, args.dtype))
+        size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        _say(f"{out}  {size / 1e6:.2f} MB")
 
 # %% ../nbs/20_cli.ipynb #0b282df0
 def command_features(args: argparse.Namespace) -> None:
@@ -211,7 +222,8 @@ def _compare_study(args: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from ivdr.report import write_report
     if given := [name for name in ("budget", "protocol") if getattr(args, name) is not None]:
         raise ValueError(f"--{given[0]} goes with --data and --methods; without them the recipe's section 'study' says it")
-    out, found = Path(args.out), run_study(args.recipe, args.out, overrides, args.jobs, args.seeds)
+    rows, correlations = args.methods and _listed(args.methods), args.correlations and _numbers(args.correlations, "correlations")
+    out, found = Path(args.out), run_study(args.recipe, args.out, overrides, args.jobs, args.seeds, rows, correlations)
     for correlation, comparison in found.items():
         _say("", f"scene and action correlated by {correlation:g}", comparison.text, "", comparison.terms)
         _say(f"report: {write_report(out / f'correlation-{correlation:g}' / 'report.html', comparison.runs, title=f'Study, correlation {correlation:g}')}")
@@ -225,10 +237,10 @@ def command_compare(args: argparse.Namespace) -> None:
     from ivdr.report import write_report
     named = {key: getattr(args, key) for key in ("backbone", "epochs", "batch_size")}
     overrides = {key: value for key, value in named.items() if value is not None} | dotted_options(args.words)
-    if args.data is None and args.methods is None:
+    if args.data is None:
         return _compare_study(args, overrides)
-    if args.data is None or args.methods is None:
-        raise ValueError("--data and --methods go together; without both, a recipe with a section 'study' is needed")
+    if args.methods is None or args.correlations is not None:
+        raise ValueError("--data goes with --methods and without --correlations; without --data, a recipe with a section 'study' is needed")
     out, methods = Path(args.out), [name for name in args.methods.split(",") if name != "untrained"]
     comparison = compare(args.data, ["untrained", *methods], out, args.recipe, range(args.seeds or 1), jobs=args.jobs, budget=args.budget or "flops",
                          protocol=args.protocol, overrides=overrides)
@@ -414,6 +426,7 @@ the budget is what the recipe's own method costs in the recipe's epochs:
 all three and the hours are reported; an interrupted comparison goes on with the same command
 
   ivdr compare --recipe study --out study     the whole study from nothing: videos, runs, tables; hours on two cores
+  ivdr compare --recipe study --methods SimCLR,IIVDR --correlations 0 --seeds 1 --out part     two of its rows
 """
 
 # %% ../nbs/20_cli.ipynb #d03479db
@@ -476,6 +489,13 @@ def _measuring_verbs(verbs: Any) -> None:
     p.add_argument("--out", help="result file; RUN/results/evaluation.json if not given")
     p.add_argument("--device", default="cpu", help="cpu or cuda")
     p.add_argument("--workers", type=int, default=0, help="loader processes")
+    p = _verb(verbs, "export", command_export, "ivdr export runs/iivdr runs/simclr --data data_samples --out shared")
+    p.add_argument("runs", nargs="+", metavar="RUN", help="run folders; what is written can be loaded, measured and drawn like them, and not continued")
+    p.add_argument("--out", required=True, help="folder to write, a folder a run in it")
+    p.add_argument("--data", help="videos to measure the exported weights on; no figures if not given")
+    p.add_argument("--tasks", default="retrieval,linear,probes", help="what to measure, see ivdr evaluate --help")
+    p.add_argument("--protocol", help="a named protocol; if not given, the run's own clip length, stride and size")
+    p.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of weights and features")
     p = _verb(verbs, "features", command_features, "ivdr features runs/iivdr --data manifest.csv --out features --protocol recommended")
     p.add_argument("run", help="run folder")
     p.add_argument("--data", required=True, help="folder of videos, or a manifest")
@@ -505,7 +525,8 @@ def _comparing_verbs(verbs: Any) -> None:
     p = _verb(verbs, "compare", command_compare, "ivdr compare --data data_samples --methods simclr,moco,iivdr,iivdr-moco,tclr,tcgl --out comparison",
               more=COMPARE_HELP + CONFIG_HELP, free=True)
     p.add_argument("--data", help="folder of videos with a train and a test part, or a manifest")
-    p.add_argument("--methods", help="separated by commas; the untrained network is always measured too")
+    p.add_argument("--methods", help="separated by commas; the untrained network is always measured too. Of a study: titles of rows, all if not given")
+    p.add_argument("--correlations", help="of a study: some of its sets of videos, separated by commas; all if not given")
     p.add_argument("--out", required=True, help="folder for runs, table and report; what is finished there is not done again")
     p.add_argument("--recipe", default="laptop", help="recipe to train by; one with a section 'study' (such as study) needs neither --data nor --methods")
     p.add_argument("--budget", choices=["epochs", "clips", "flops"], help="what is equal for all methods; flops if not given")

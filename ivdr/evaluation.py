@@ -219,9 +219,9 @@ class Features:
         "Class names of the videos (N,)."
         return np.asarray(self.classes, dtype=np.str_)[self.targets]
 
-    def save(self, path: str | Path) -> Path:
-        "Write an npz file, whole or not at all; any numpy reads it, and nothing in it is executed."
-        return _save_features(self, Path(path))
+    def save(self, path: str | Path, dtype: str = "float32") -> Path:
+        "Write an npz file, whole or not at all, with its clips as float32 or float16; any numpy reads it, and nothing in it is executed."
+        return _save_features(self, Path(path), dtype)
 
     @classmethod
     def load(cls, path: str | Path) -> "Features":
@@ -232,12 +232,15 @@ class Features:
 def _save_features(
     features: Features,  # what to keep
     path: Path,  # `.npz` file
+    dtype: str,  # of the clips in it
 ) -> Path:  # the same path
+    clips = features.clips.astype(dtype)
+    if not np.isfinite(clips).all():
+        raise ValueError(f"{path}: there are features that {dtype} cannot hold; accepted is float32")
     text = {name: np.asarray(getattr(features, name), dtype=np.str_) for name in ("classes", "paths", "groups")}
     text["missing"] = np.array(list(features.missing.items()), dtype=np.str_).reshape(-1, 2)
-    numbers = {name: getattr(features, name) for name in ("clips", "position", "targets")}
     with replacing(path) as file:
-        np.savez(file, allow_pickle=False, **numbers, **text)
+        np.savez(file, allow_pickle=False, clips=clips, position=features.position, targets=features.targets, **text)
     return path
 
 def _load_features(
@@ -247,7 +250,7 @@ def _load_features(
         with np.load(path, allow_pickle=False) as stored:
             classes, paths, groups = ([str(entry) for entry in stored[name]] for name in ("classes", "paths", "groups"))
             missing = {str(path): str(reason) for path, reason in stored["missing"]} if "missing" in stored else {}
-            return Features(stored["clips"], stored["position"], stored["targets"], classes, paths, groups, missing)
+            return Features(stored["clips"].astype(np.float32), stored["position"], stored["targets"], classes, paths, groups, missing)
     except (ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} does not hold features that Features.save wrote: {error}") from error
 

@@ -7,13 +7,14 @@ __all__ = ['logger', 'AnyFeatures', 'Figures', 'TASKS', 'USUAL', 'COSTS', 'COLUM
            'knn_figures', 'linear_figures', 'select', 'limited_figures', 'confusion_figures', 'progress_figures',
            'intra_figures', 'inter_figures', 'finetune_figures', 'Options', 'Task', 'Cost', 'video_cost', 'cost',
            'cost_text', 'Looks', 'Bench', 'missing_words', 'measure', 'method_name', 'headline', 'formatted',
-           'figure_table', 'summary']
+           'figure_table', 'summary', 'export_run']
 
 # %% ../nbs/16_measure.ipynb #356c09d5
 import dataclasses
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from safetensors import torch as safetensors_torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
@@ -33,7 +35,8 @@ from .evaluation import (
     FeatureFiles, Features, Protocol, Result, Solver, chance, finetune, knn, linear_probe, load_result, making_of, named_protocol, network_hash, own_protocol,
     retrieve, save_result, versions, write_features)
 from .iivdr import Method
-from .training import METHODS, Supervised, TrainConfig, build_method, load_run, read_config, read_log
+from .training import (MODEL, METHODS, STATE, Supervised, TrainConfig, build_method, load_run, read_checkpoint, read_config, read_log,
+                           write_config)
 from .variance import order_probe, progress_probe, variance_split
 
 logger = logging.getLogger(__name__)
@@ -330,9 +333,11 @@ def cost(
         log = pd.DataFrame()
     if log.empty:
         return {title: 0.0 for title in COSTS}
-    videos = len(log) * config.batch_size * config.grad_accum
+    # by the last step's number and a mean, so that the thinned log of an exported run says the same
+    steps = int(log["step"].iloc[-1])
+    videos = steps * config.batch_size * config.grad_accum
     per_video = video_cost(config)
-    hours = float(log["iter_ms"].sum()) / 3.6e6
+    hours = float(log["iter_ms"].mean()) * steps / 3.6e6
     return dict(zip(COSTS, (float(log["epoch"].iloc[-1]) + 1, float(videos * per_video.clips), videos * per_video.flops / 1e12, hours), strict=True))
 
 
@@ -690,3 +695,69 @@ def summary(
     if left := result.notes.get("left_out"):
         lines.append(f"{left['videos']} of {left['of']} test videos are of classes without training videos and were left out: {', '.join(left['classes'])}")
     return "\n".join(lines + [f"MISSING {line}" for line in missing_words(result.notes.get("missing", {}))])
+
+# %% ../nbs/16_measure.ipynb #76ff0046
+def _write_weights(
+    run: Path,  # that has a checkpoint
+    folder: Path,  # checkpoint folder to write
+    dtype: torch.dtype,  # of floating-point weights
+) -> None:
+    "The last weights of a run, rounded, as a checkpoint without an optimiser."
+    checkpoint = read_checkpoint(run / "checkpoints" / "last", with_optimizer=False)
+    small = {name: weight.to(dtype) if weight.is_floating_point() else weight for name, weight in checkpoint.weights.items()}
+    if lost := [name for name, weight in small.items() if not weight.isfinite().all()]:
+        raise ValueError(f"{run}: {lost[0]} has values that {str(dtype).removeprefix('torch.')} cannot hold; export it as float32")
+    data = safetensors_torch.save(small)
+    folder.mkdir(parents=True)
+    (folder / MODEL).write_bytes(data)
+    (folder / STATE).write_text(json.dumps(checkpoint.state | {"sha256": {MODEL: hashlib.sha256(data).hexdigest()}}, indent=1))
+
+
+def _thinned(
+    log: str,  # the text of a log.csv
+    rows: int,  # to keep, about
+) -> str:
+    header, *lines = log.splitlines(keepends=True)
+    every = max(1, len(lines) // rows)
+    # counted from the end: what a run came to is never thinned away
+    return header + "".join(lines[(len(lines) - 1) % every::every])
+
+# %% ../nbs/16_measure.ipynb #fe52ad1b
+def export_run(
+    run: Path | str,  # run folder
+    out: Path | str,  # folder to write, new
+    data: Path | str | None = None,  # videos to measure the rounded weights on; None: no figures
+    tasks: Sequence[str] = USUAL,  # some of `TASKS`
+    protocol: Protocol | str | None = None,  # see `measure`
+    dtype: torch.dtype = torch.float16,  # of the weights and of the features
+    log_rows: int = 64,  # of the log, about
+    progress: bool = True,  # show bars on a terminal
+) -> Path:  # out
+    "A small copy of a run to share: configuration, last weights, a thinned log and, with data, what these weights score."
+    run, out = Path(run), Path(out)
+    if out.exists():
+        raise ValueError(f"{out} exists; an exported run gets a folder of its own")
+    draft = out.with_name(f".tmp-{out.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        _write_weights(run, draft / "checkpoints" / "last", dtype)
+        write_config(dataclasses.replace(read_config(str(run / "config.yaml")), out=out.as_posix()), draft / "config.yaml")
+        if (run / "log.csv").is_file():
+            (draft / "log.csv").write_text(_thinned((run / "log.csv").read_text(), log_rows))
+        if data is not None:
+            _measure_small(draft, data, tasks, protocol, dtype, progress)
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return out
+
+
+def _measure_small(draft: Path, data: Path | str, tasks: Sequence[str], protocol: Protocol | str | None, dtype: torch.dtype, progress: bool) -> None:
+    "Measure an exported run, and of what the measurement wrote keep the figures and the test videos' features."
+    result = measure(draft, data, tasks, protocol, progress=progress)
+    seen = draft / "results" / "features_test.npz"
+    test = Features.load(seen) if seen.is_file() else None
+    shutil.rmtree(draft / "results")
+    save_result(result, draft / "results" / "evaluation.json")
+    if test is not None:
+        test.save(seen, dtype=str(dtype).removeprefix("torch."))

@@ -11,7 +11,7 @@ from ivdr.cli import dotted_options, main
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "realdata"
-VERBS = ("demo", "render", "scan", "pretrain", "evaluate", "features", "retrieve", "compare", "bench", "report", "doctor")
+VERBS = ("demo", "render", "scan", "pretrain", "evaluate", "export", "features", "retrieve", "compare", "bench", "report", "doctor")
 
 
 def ivdr(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -16,10 +16,10 @@ import torch
 from ivdr import datasets, measure as room
 from ivdr.cli import main
 from ivdr.datasets import Manifest, label_subset, open_manifest
-from ivdr.evaluation import FeatureFiles, extract_features, knn, linear_probe, load_result, retrieve
+from ivdr.evaluation import FeatureFiles, Features, extract_features, knn, linear_probe, load_result, retrieve
 from ivdr.measure import TASKS, Options, figure_table, headline, measure, summary, video_cost
 from ivdr.synthetic import render_dataset
-from ivdr.training import load_run, pretrain, read_config
+from ivdr.training import CheckpointError, load_run, pretrain, read_config, save_checkpoint
 
 ACTIONS = Path(__file__).parents[1].parent / "shared" / "realdata" / "actions"
 REAL = pytest.mark.skipif(not ACTIONS.is_dir(), reason=f"NO REAL VIDEOS: {ACTIONS} is not there")
@@ -340,3 +340,44 @@ def test_the_table_has_every_figure_beside_its_chance(videos: Path, run: Path) -
     assert {("linear", "videos %"), ("linear", "single clips %"), ("order", "direction of a clip %"), ("limited", f"20 % of labels ({few}): videos %")} <= rows.keys()
     assert all(not np.isnan(blind) for (task, _), (_, blind) in rows.items() if task != "variance")
     assert ("retrieval_uncentred", "R@1 %") not in rows, "which is the protocol's own centring"
+
+
+def test_an_exported_run_is_small_and_scores_what_it_says(videos: Path, tmp_path: Path) -> None:
+    run = untrained(tmp_path / "run", videos, epochs=3)
+    out = room.export_run(run, tmp_path / "shared" / "run", videos, log_rows=3, progress=False)
+    assert sorted(file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()) == [
+        "checkpoints/last/model.safetensors", "checkpoints/last/state.json", "config.yaml", "log.csv", "results/evaluation.json", "results/features_test.npz"]
+    (whole, _), (half, config) = load_run(run), load_run(out)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(half.state_dict()[name], weight.half().to(weight.dtype) if weight.is_floating_point() else weight), name
+    told, found = load_result(out / "results" / "evaluation.json"), measure(out, videos, progress=False)
+    assert told.metrics == found.metrics and told.notes["cost"]["clips seen"] == found.notes["cost"]["clips seen"] == room.cost(run)["clips seen"] > 0
+    kept = Features.load(out / "results" / "features_test.npz")
+    exact = extract_features(half.encoder, open_manifest(videos).split("test"), room.protocol_of(config, None), progress=False)
+    assert kept.paths == exact.paths and kept.clips.dtype == np.float32
+    np.testing.assert_allclose(kept.clips, exact.clips, rtol=1e-3, atol=1e-4)
+
+
+def test_an_export_that_fails_leaves_nothing_and_takes_nobodys_place(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = untrained(tmp_path / "run", videos)
+    weights = run / "checkpoints" / "last" / "model.safetensors"
+    assert main(["export", str(run), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "shared")]) == 2 and "nowhere" in capsys.readouterr().err
+    assert not list((tmp_path / "shared").iterdir())
+    assert main(["export", str(run), "--out", str(tmp_path / "shared")]) == 0
+    assert main(["export", str(run), "--out", str(tmp_path / "shared")]) == 2 and "exists" in capsys.readouterr().err
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="corrupt"):
+        room.export_run(run, tmp_path / "other")
+    method, _ = load_run(tmp_path / "shared" / "run")
+    assert not (tmp_path / "other").exists() and all(torch.isfinite(weight).all() for weight in method.state_dict().values())
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused_by_name(videos: Path, tmp_path: Path) -> None:
+    run = untrained(tmp_path / "run", videos, **{"method_options.theta": 0.05})
+    method, config = load_run(run)
+    with torch.no_grad():
+        next(method.parameters()).fill_(1e6)
+    save_checkpoint(run, method, torch.optim.SGD(method.parameters()), {"step": 1})
+    with pytest.raises(ValueError, match=r"backbone\..*float16 cannot hold.*float32"):
+        room.export_run(run, tmp_path / "out")
+    assert load_run(room.export_run(run, tmp_path / "out", dtype=torch.float32))[0].state_dict().keys() == method.state_dict().keys()

@@ -1,15 +1,17 @@
 """A study: what a recipe says is made, once, and nothing passes for what it is not."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from ivdr.cli import main
 from ivdr.compare import Row, compare, file_name, plan_jobs, read_study, run_study
 from ivdr.evaluation import load_result
 from ivdr.synthetic import render_dataset
-from ivdr.training import build_method, read_config
+from ivdr.training import build_method, read_config, read_log
 
 SMALL = {"backbone": "small", "batch_size": 8, "epochs": 1, "tensorboard": False, "backbone_options": {"width": 4},
          "clips": {"length": 4, "stride": 3, "size": 16, "augment": "light", "cache": True}}
@@ -51,6 +53,23 @@ def test_a_study_makes_what_it_says_and_makes_it_once(tmp_path: Path) -> None:
     again = run_study(spec, tmp_path / "out", progress=False)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("evaluation.json")} == stamps and len(stamps) == 5
     assert [part.text for part in again.values()] == [part.text for part in found.values()]
+
+
+def test_a_part_of_a_study_is_made_by_name_and_its_curves_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"untrained": {"epochs": 0}, "SR, alone": {"method_options": {"terms": ["sr"]}}, "SimCLR": {"method": "simclr"}}
+    spec = recipe(tmp_path, videos=VIDEOS, correlations=[0.0, 1.0], seeds=2, tasks=["retrieval"], rows=rows)
+    asked = ["compare", "--recipe", spec, "--out", str(tmp_path / "out"), "--seeds", "1", "--epochs", "2"]
+    assert main([*asked, "--methods", "untrained; SR, alone", "--correlations", "1"]) == 0
+    table, curves = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("study", "curves"))
+    assert list(zip(table["correlation"], table["method"], table["seed"])) == [(1, "untrained", 0), (1, "SR, alone", 0)]
+    assert set(curves["method"]) == {"SR, alone"} and curves["epoch"].tolist() == [0, 1] and curves["clip"].isna().all()
+    log = read_log(tmp_path / "out" / "correlation-1" / "sr-alone-s0")
+    assert curves["sr"].tolist() == pytest.approx([log["sr"][log["epoch"] == epoch].mean() for epoch in (0, 1)], rel=1e-5)
+    capsys.readouterr()
+    for words, told in ((["--methods", "SimCRL"], "no row 'SimCRL'.*SimCLR"), (["--correlations", "0.5"], "no correlation 0.5.*0.0, 1.0"),
+                        (["--data", "x", "--methods", "simclr", "--correlations", "0"], "without --correlations")):
+        assert main([*asked, *words]) == 2
+        assert re.search(told, capsys.readouterr().err)
 
 
 def test_other_questions_are_asked_anew_and_other_settings_never_answered_with_old_figures(tmp_path: Path) -> None:

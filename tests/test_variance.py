@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LinearRegression, Ridge
 
 from ivdr.variance import (
-    PENALTIES, alignment, intra_inter_ratio, order_probe, progress_by_action, progress_probe, ridge, uniformity, variance_split,
+    PENALTIES, alignment, explained_share, intra_inter_ratio, order_probe, progress_by_action, progress_probe, ridge, uniformity, variance_split,
 )
 
 
@@ -39,6 +39,29 @@ def test_split_of_constructed_features() -> None:
         assert variance_split(grid) == pytest.approx((np.cos(a) ** 2, np.sin(a) ** 2))
         assert intra_inter_ratio(grid) == pytest.approx(np.tan(a) ** 2)
     assert variance_split(torch.tensor(grid, requires_grad=True)) == variance_split(grid)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(2, 5))
+def test_the_explained_share_is_the_adjusted_r_squared_of_a_regression_on_the_sorts(seed: int, kinds: int, d: int) -> None:
+    random = np.random.default_rng(seed)
+    sorts = np.concatenate([np.arange(kinds), random.integers(kinds, size=20)])
+    x = random.normal(size=(len(sorts), d)) + random.normal(size=(kinds, d))[sorts]
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    left = LinearRegression().fit(np.eye(kinds)[sorts], unit)
+    r2 = 1 - ((unit - left.predict(np.eye(kinds)[sorts])) ** 2).sum() / ((unit - unit.mean(0)) ** 2).sum()
+    n = len(sorts)
+    assert explained_share(3 * x, [f"sort {s}" for s in sorts]) == pytest.approx(1 - (1 - r2) * (n - 1) / (n - kinds), abs=1e-9)
+
+
+def test_the_explained_share_is_nought_on_average_for_a_lot_and_one_for_what_is_everything() -> None:
+    random = np.random.default_rng(0)
+    x, sorts = random.normal(size=(60, 8)), np.arange(60) % 12
+    assert abs(np.mean([explained_share(x, random.permutation(sorts)) for _ in range(300)])) < 0.005
+    assert explained_share(np.eye(12)[sorts], sorts) == pytest.approx(1)
+    for wrong, sort in ((x, sorts[:-1]), (x, np.zeros(60)), (x, np.arange(60)), (np.ones((60, 8)), sorts)):
+        with pytest.raises(ValueError, match="accepted is|no variance"):
+            explained_share(wrong, sort)
 
 
 def test_planted_variances_are_recovered() -> None:
