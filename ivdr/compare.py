@@ -366,7 +366,7 @@ class Study:
     videos: Mapping[str, Any]  # arguments of `render_dataset`, the same for all sets
     correlations: tuple[float, ...]  # one set of videos each: how strongly the scene gives the action away
     rows: Mapping[str, Mapping[str, Any]]  # by title: configuration keys; beside them "seeds", "tasks" and "correlations", if not those of the others
-    seeds: int = 3  # runs a row and set
+    seeds: int | tuple[int, ...] = 3  # runs a row: for all sets, or one number a set
     budget: Budget = "epochs"  # what is equal for all
     tasks: tuple[str, ...] = USUAL  # some of `ivdr.measure.TASKS`
     options: Mapping[str, Any] = field(default_factory=dict)  # of the tasks, see `Options`
@@ -377,7 +377,8 @@ class Study:
     ) -> list[Row]:
         "The rows that are trained on this set."
         own = ("seeds", "tasks", "correlations")
-        return [Row(title, {key: value for key, value in keys.items() if key not in own}, tuple(range(keys.get("seeds", self.seeds))),
+        usual = self.seeds if isinstance(self.seeds, int) else self.seeds[self.correlations.index(correlation)]
+        return [Row(title, {key: value for key, value in keys.items() if key not in own}, tuple(range(min(usual, keys.get("seeds", usual)))),
                     tuple(keys["tasks"]) if "tasks" in keys else None)
                 for title, keys in self.rows.items() if correlation in keys.get("correlations", self.correlations)]
 
@@ -392,8 +393,11 @@ def read_study(
     known = {entry.name: entry.default is MISSING and entry.default_factory is MISSING for entry in fields(Study)}
     if wrong := [key for key in stored if key not in known] + [key for key, needed in known.items() if needed and key not in stored]:
         raise ValueError(f"recipe {recipe}, section study: {wrong[0]!r} is {'not known' if wrong[0] in stored else 'missing'}; keys are {', '.join(known)}")
-    stored |= {key: tuple(stored[key]) for key in ("correlations", "tasks") if key in stored}
-    return Study(**stored)
+    stored |= {key: tuple(stored[key]) for key in ("correlations", "tasks", "seeds") if isinstance(stored.get(key), list)}
+    study = Study(**stored)
+    if not isinstance(study.seeds, int) and len(study.seeds) != len(study.correlations):
+        raise ValueError(f"recipe {recipe}, section study: seeds is {list(study.seeds)}; accepted is one number, or one for each of {len(study.correlations)} correlations")
+    return study
 
 # %% ../nbs/18_compare.ipynb #9d072122
 CURVES = ("loss", "clip", "sr", "tc", "clip_accuracy", "sr_accuracy", "weight_clip")
@@ -447,7 +451,10 @@ def _part_of(study: Study, seeds: int | None, rows: Sequence[str] | None, correl
         study = replace(study, seeds=seeds)
     if rows is not None:
         study = replace(study, rows={title: keys for title, keys in study.rows.items() if title in rows})
-    return study if correlations is None else replace(study, correlations=tuple(correlations))
+    if correlations is None:
+        return study
+    own = study.seeds if isinstance(study.seeds, int) else tuple(study.seeds[study.correlations.index(c)] for c in correlations)
+    return replace(study, correlations=tuple(correlations), seeds=own)
 
 # %% ../nbs/18_compare.ipynb #056eb0fa
 def leave_with(

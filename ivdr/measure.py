@@ -7,7 +7,7 @@ __all__ = ['logger', 'AnyFeatures', 'Figures', 'TASKS', 'USUAL', 'COSTS', 'COLUM
            'knn_figures', 'linear_figures', 'select', 'limited_figures', 'confusion_figures', 'progress_figures',
            'intra_figures', 'inter_figures', 'finetune_figures', 'Options', 'Task', 'Cost', 'video_cost', 'cost',
            'cost_text', 'Looks', 'Bench', 'missing_words', 'measure', 'method_name', 'headline', 'formatted',
-           'figure_table', 'summary', 'export_run']
+           'figure_table', 'summary', 'export_run', 'few_clips']
 
 # %% ../nbs/16_measure.ipynb #356c09d5
 import dataclasses
@@ -731,6 +731,7 @@ def export_run(
     protocol: Protocol | str | None = None,  # see `measure`
     dtype: torch.dtype = torch.float16,  # of the weights and of the features
     log_rows: int = 64,  # of the log, about
+    clips: int = 5,  # of each test video, spread over it: whose features are kept
     progress: bool = True,  # show bars on a terminal
 ) -> Path:  # out
     "A small copy of a run to share: configuration, last weights, a thinned log and, with data, what these weights score."
@@ -745,14 +746,23 @@ def export_run(
         if (run / "log.csv").is_file():
             (draft / "log.csv").write_text(_thinned((run / "log.csv").read_text(), log_rows))
         if data is not None:
-            _measure_small(draft, data, tasks, protocol, dtype, progress)
+            _measure_small(draft, data, tasks, protocol, progress, lambda test, file: few_clips(test, clips).save(file, str(dtype).removeprefix("torch.")))
         draft.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return out
 
 
-def _measure_small(draft: Path, data: Path | str, tasks: Sequence[str], protocol: Protocol | str | None, dtype: torch.dtype, progress: bool) -> None:
+def few_clips(
+    features: Features,  # M clips a video
+    clips: int,  # of each video to keep, spread from the first to the last; M or more keeps all
+) -> Features:
+    "The same videos with fewer clips."
+    kept = np.unique(np.linspace(0, features.clips.shape[1] - 1, clips).round().astype(int))
+    return dataclasses.replace(features, clips=features.clips[:, kept], position=features.position[:, kept])
+
+
+def _measure_small(draft: Path, data: Path | str, tasks: Sequence[str], protocol: Protocol | str | None, progress: bool, keep: Callable[[Features, Path], Any]) -> None:
     "Measure an exported run, and of what the measurement wrote keep the figures and the test videos' features."
     result = measure(draft, data, tasks, protocol, progress=progress)
     seen = draft / "results" / "features_test.npz"
@@ -760,4 +770,4 @@ def _measure_small(draft: Path, data: Path | str, tasks: Sequence[str], protocol
     shutil.rmtree(draft / "results")
     save_result(result, draft / "results" / "evaluation.json")
     if test is not None:
-        test.save(seen, dtype=str(dtype).removeprefix("torch."))
+        keep(test, seen)

@@ -1402,6 +1402,7 @@ def pretrain(
     on_step: Callable[[Row], object] | None = None,  # called with every row of the log; an exception ends the run as a crash would
     on_epoch: EpochHook | None = None,  # called in every process when an epoch is complete; what it returns is a row of held_out.csv
     progress: bool = True,  # a progress bar on a terminal, and a word at the end
+    stop: StopSignals | None = None,  # whoever holds it can ask, from another thread, to save and stop: `stop.received = signal.SIGTERM`
 ) -> Path:  # the run folder
     "Train a method, or go on training it; the weights end up in checkpoints/last/model.safetensors."
     check_config(config)
@@ -1421,7 +1422,7 @@ def pretrain(
         return run
     log = RunLog(run, job.done, config.tensorboard) if main else None
     bar = tqdm(total=job.total, initial=job.done, desc=config.method, unit="step", disable=None if progress and main else True)
-    with StopSignals() as stop, closing(bar), nullcontext() if log is None else closing(log):
+    with stop or StopSignals() as stop, closing(bar), nullcontext() if log is None else closing(log):
         train(job, accelerator, stop, log, bar, on_step, on_epoch)
     accelerator.wait_for_everyone()
     say(f"trained {job.total} steps; weights: {run / 'checkpoints' / 'last' / MODEL}", progress and main)

@@ -1,17 +1,23 @@
 """A study: what a recipe says is made, once, and nothing passes for what it is not."""
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from ivdr.cli import main
 from ivdr.compare import Row, compare, file_name, plan_jobs, read_study, run_study
-from ivdr.evaluation import load_result
+from ivdr.datasets import VideoClips, open_manifest
+from ivdr.evaluation import Features, evaluation_clips, extract_features, load_result, retrieval
+from ivdr.measure import few_clips
 from ivdr.synthetic import render_dataset
-from ivdr.training import build_method, read_config, read_log
+from ivdr.training import build_method, load_run, read_config, read_log
+from ivdr.variance import variance_split
 
 SMALL = {"backbone": "small", "batch_size": 8, "epochs": 1, "tensorboard": False, "backbone_options": {"width": 4},
          "clips": {"length": 4, "stride": 3, "size": 16, "augment": "light", "cache": True}}
@@ -86,11 +92,18 @@ def test_other_questions_are_asked_anew_and_other_settings_never_answered_with_o
 
 @pytest.mark.parametrize("study, words", [
     ({"rows": {}, "correlations": [0.0]}, "'videos' is missing"),
+    ({"rows": {}, "correlations": [0.0, 1.0], "videos": {}, "seeds": [3]}, r"seeds is \[3\].*one for each of 2"),
     ({"rows": {}, "correlations": [0.0], "videos": {}, "colour": 1}, "'colour' is not known.*videos, correlations, rows"),
 ])
 def test_a_study_that_cannot_be_is_refused_by_name(study: dict[str, object], words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words):
         read_study(recipe(tmp_path, **study))
+
+
+def test_sets_and_rows_may_have_seeds_of_their_own(tmp_path: Path) -> None:
+    rows = {"three": {}, "one": {"seeds": 1}}
+    study = read_study(recipe(tmp_path, rows=rows, correlations=[0.0, 1.0], videos={}, seeds=[3, 2]))
+    assert [[len(row.seeds) for row in study.rows_at(c)] for c in study.correlations] == [[3, 1], [2, 1]]
 
 
 def test_a_recipe_without_a_study_says_what_to_do() -> None:
@@ -101,3 +114,50 @@ def test_a_recipe_without_a_study_says_what_to_do() -> None:
 def test_a_run_takes_no_study_as_a_key_of_its_own() -> None:
     with pytest.raises(ValueError, match="study.rows"):
         read_config("laptop", data="d", out="o", **{"study.rows": 1})
+
+
+# what is shipped
+
+SAMPLES = Path(__file__).parents[1] / "data_samples"
+SHIPPED = SAMPLES / "study"
+RUNS = sorted(SAMPLES.glob("*/networks/*"))
+
+
+def test_the_shipped_tables_hold_the_runs_of_the_recipe_and_no_others() -> None:
+    study = read_study("study")
+    assert sorted(SHIPPED.glob("correlation-*.json")) == sorted(SHIPPED / f"correlation-{c:g}.json" for c in study.correlations)
+    for correlation in study.correlations:
+        stored = json.loads((SHIPPED / f"correlation-{correlation:g}.json").read_text())
+        planned = plan_jobs("videos", study.rows_at(correlation), Path("out"), "study", {}, study.budget, tasks=study.tasks)
+        assert [(run["method"], run["seed"]) for run in stored["runs"]] == [(job.method, job.seed) for job in planned] and not stored["failed"]
+        assert {run["epochs"] for run in stored["runs"]} == {job.config.epochs for job in planned}
+        assert json.loads(json.dumps(asdict(planned[0].questions.protocol))) == stored["protocol"]
+
+
+def test_what_is_shipped_is_small() -> None:
+    for part, count in (("study", 4), ("dial", 2)):
+        files = [file for file in (SAMPLES / part).rglob("*") if file.is_file()]
+        assert sum(file.stat().st_size for file in files) < 5e6 and sum(file.name == "model.safetensors" for file in files) == count
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, VideoClips]:
+    "The sample videos by split, decoded once for all networks."
+    how = load_result(RUNS[0] / "results" / "evaluation.json").protocol
+    return {split: evaluation_clips(open_manifest(SAMPLES).split(split), how, cache=True) for split in ("train", "test")}
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_shipped_weights_score_what_is_shipped_with_them(run: Path, seen: dict[str, VideoClips]) -> None:
+    told, (method, _) = load_result(run / "results" / "evaluation.json"), load_run(run)
+    manifest = open_manifest(SAMPLES)
+    train, test = (extract_features(method.encoder, manifest.split(split), told.protocol, progress=False, clips=seen[split]) for split in ("train", "test"))
+    assert told.manifest_hash == manifest.hash
+    found = retrieval(test.videos, test.labels, train.videos, train.labels, ks=(1, 5))
+    for k, recall in found.items():
+        # another processor rounds otherwise, and one or two videos may change their neighbour
+        assert recall == pytest.approx(told.metrics["retrieval"][f"R@{k}"], abs=2 / len(test))
+    kept = Features.load(run / "results" / "features_test.npz")
+    assert kept.paths == test.paths and kept.classes == test.classes
+    np.testing.assert_allclose(kept.clips, few_clips(test, kept.clips.shape[1]).clips, atol=5e-3 * np.abs(test.clips).max())
+    assert variance_split(test.clips) == pytest.approx((told.metrics["variance"]["inter"], told.metrics["variance"]["intra"]), rel=0.01)

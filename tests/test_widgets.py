@@ -1,17 +1,23 @@
 """Widgets without a browser: what their functions say, and that their controls reach their figures."""
 
+import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ivdr import widgets as w
+from ivdr.backbones import create_backbone
 from ivdr.evaluation import Features, retrieval
 from ivdr.sampling import unshuffle_segments
 from ivdr.shuffle_rank import rank_accuracy, shuffle_rank
+from ivdr.synthetic import render_dataset
+from ivdr.training import create_method, pretrain, read_config
 from ivdr.widgets import PRETEXTS
 
 RNG = np.random.default_rng(0)
@@ -155,3 +161,82 @@ def test_an_installed_package_renders_its_own_samples(tmp_path, monkeypatch):
     from ivdr.synthetic import render_dataset as real
 
     assert len(w.sample_manifest()) == 3 and len(w.sample_manifest()) == 3
+
+
+# the mix of losses
+
+def mix(name, clip, sr, tc):
+    model = w.ClipModel(name, features(videos=4, clips=2))
+    return w.Mix(model, {"clip": clip, "sr": sr, "tc": tc}, {title: 0.5 for title in w.SCORES}, (0.5, 0.1 * (1 + sr)))
+
+
+def test_the_dial_goes_to_the_nearest_trained_mix_and_says_when_it_had_to() -> None:
+    mixes = [mix("contrast", 1.0, 0.0, 0.0), mix("all", 1.0, 1.0, 1.0), mix("less contrast", 0.1, 1.0, 0.1), mix("sr", 0.0, 1.0, 0.0)]
+    assert w.knob_values(mixes) == {"clip": [0.0, 0.1, 1.0], "sr": [0.0, 1.0], "tc": [0.0, 0.1, 1.0]}
+    dial = w.VarianceDial(mixes)
+    for wanted in itertools.product(*w.knob_values(mixes).values()):
+        for term, weight in zip(("clip", "sr", "tc"), wanted):
+            dial.controls.knobs[term].value = weight
+        own = [m.model.name for m in mixes if tuple(m.weights.values()) == wanted]
+        shown = mixes[dial.chosen].model.name
+        assert (shown in own) == bool(own) and ("was not trained" in dial.controls.said.value) == (not own) and shown in dial.controls.said.value
+        steps = {m.model.name: sum(abs(w.knob_values(mixes)[t].index(m.weights[t]) - w.knob_values(mixes)[t].index(x)) for t, x in zip(("clip", "sr", "tc"), wanted)) for m in mixes}
+        assert steps[shown] == min(steps.values())
+        assert dial.scale.data[1].x[0] == mixes[dial.chosen].split[1] / mixes[dial.chosen].split[0] and dial.map.layout.title.text == shown
+
+
+@pytest.mark.parametrize("method, options, weights", [
+    ("simclr", {}, (1, 0, 0)), ("iivdr", {}, (1, 1, 1)), ("iivdr", {"terms": ["sr"]}, (0, 1, 0)),
+    ("iivdr", {"weights": {"clip": 0.1, "tc": 0.1}}, (0.1, 1, 0.1)), ("iivdr", {"terms": ["clip", "tc"], "weights": {"tc": 2, "sr": 3}}, (1, 0, 2)),
+])
+def test_the_weights_of_a_run_are_those_that_its_method_uses(method, options, weights) -> None:
+    config = read_config(None, data="d", out="o", method=method, **{f"method_options.{key}": value for key, value in options.items()})
+    assert tuple(w.loss_weights(config).values()) == weights
+    used = create_method(method, create_backbone("small"), **config.method_options)
+    if method == "iivdr":
+        assert {term: weight for term, weight in w.loss_weights(config).items() if weight} == used.term_weights.final
+    with pytest.raises(ValueError, match="moco.*simclr and iivdr"):
+        w.loss_weights(read_config(None, data="d", out="o", method="moco"))
+
+
+# watching a run
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 6.3), st.booleans())
+def test_a_map_is_turned_back_onto_itself(seed, angle, mirrored) -> None:
+    points = np.random.default_rng(seed).normal(size=(20, 2))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([1, -1 if mirrored else 1])
+    np.testing.assert_allclose(w.turned(points @ turn, points), points, atol=1e-9)
+
+
+def live(videos, out, **changes):
+    keys = {"backbone_options.width": 4, "clips.length": 4, "clips.stride": 3, "clips.size": 16, "batch_size": 8, "tensorboard": False, "epochs": 3, "workers": 0}
+    return w.LiveTraining(read_config("laptop", data=str(videos), out=str(out), **keys | changes), per_class=2, n_clips=3)
+
+
+def test_a_watched_run_can_be_stopped_and_goes_on_to_what_it_would_have_been(tmp_path) -> None:
+    videos = render_dataset(tmp_path / "videos", 24, seed=1, n_frames=20, size=(32, 40), actions=("walk", "run", "sit_down"), workers=0, progress=False).parent
+    watched = live(videos, tmp_path / "watched")
+    watched.train()
+    watched.ask_to_stop()
+    watched.wait()
+    assert "stopped after step 1" in watched.status.value and watched.button.description == "train" and len(watched.rows) == 1
+    watched.train()
+    watched.wait()
+    assert "finished" in watched.status.value and [row["step"] for row in watched.rows] == list(range(1, len(watched.rows) + 1))
+    plain = pretrain(replace(watched.config, out=str(tmp_path / "plain")), progress=False)
+    weights = [(run / "checkpoints" / "last" / "model.safetensors").read_bytes() for run in (tmp_path / "watched", plain)]
+    assert weights[0] == weights[1], "looking on must not change the run"
+    assert [look.epoch for look in watched.looks] == [1, 2, 3] == pd.read_csv(tmp_path / "watched" / "held_out.csv")["epoch"].add(1).tolist()
+    for epoch in (2, 1):
+        watched.epoch.value = epoch
+        np.testing.assert_array_equal(watched.map.data[0].x, watched.looks[epoch - 1].points[:, 0])
+    assert watched.scores.data[0].y[-1] == watched.looks[-1].recall and len(watched.pictures()) == 2
+
+
+def test_a_run_that_cannot_go_on_says_so_on_the_page(tmp_path) -> None:
+    videos = render_dataset(tmp_path / "videos", 24, seed=1, n_frames=20, size=(32, 40), actions=("walk", "run", "sit_down"), workers=0, progress=False).parent
+    watched = live(videos, tmp_path / "run", batch_size=500)
+    watched.train()
+    watched.wait()
+    assert 'role="alert"' in watched.status.value and "500" in watched.status.value and not watched.thread.is_alive()

@@ -105,3 +105,35 @@ def test_embedding_explorer(notebook):
     shown.changes(lambda: page.locator("button.ivdr-film").first.press("Enter"))
     shown.changes(lambda: shown.choice("map").select_option(label="t-SNE"))
     assert shown.plays()
+
+
+def test_variance_dial(notebook):
+    shown = notebook("from ivdr.widgets import VarianceDial\ndial = VarianceDial()\ndial")
+    page = shown.page
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 3", timeout=60_000)
+    for name in ("contrast between videos", "shuffle-rank"):
+        for key in ("ArrowRight", "ArrowLeft"):
+            shown.slider(name).focus()
+            page.keyboard.press(key)
+            page.wait_for_timeout(200)
+    shown.slider("shuffle-rank").focus()
+    shown.changes(lambda: page.keyboard.press("ArrowRight"))
+    shown.slider("contrast between videos").focus()
+    shown.changes(lambda: page.keyboard.press("ArrowLeft"))
+    page.get_by_text("SR alone").first.wait_for()
+    for name in ("scene", "time in the video"):
+        shown.changes(lambda: shown.choice("colour").select_option(label=name))
+
+
+def test_live_training(notebook):
+    shown = notebook("from ivdr.widgets import LiveTraining\nlive = LiveTraining(per_class=1)\nlive")
+    page = shown.page
+    page.get_by_role("button", name="train").press("Enter")
+    page.get_by_role("button", name="stop").wait_for()
+    page.get_by_text("iteration").wait_for(timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 3", timeout=60_000)
+    before = page.get_by_text("iteration").inner_text()
+    page.wait_for_function("text => ![...document.querySelectorAll('*')].some(e => e.innerText === text)", arg=before, timeout=30_000)
+    page.get_by_role("button", name="stop").press("Enter")
+    page.get_by_text("goes on from there").wait_for(timeout=30_000)
+    page.get_by_role("button", name="train").wait_for()
