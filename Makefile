@@ -44,13 +44,13 @@ lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs
 
 notebooks: $(VENV)/.dev ## Export, re-run and clean every notebook, after editing one
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-export
-	for notebook in nbs/*.ipynb; do IVDR_WIDGETS=static OMP_NUM_THREADS=2 $(BIN)/python -m nbconvert --to notebook --execute --inplace \
+	for notebook in nbs/*.ipynb nbs/walkthroughs/*.ipynb; do IVDR_WIDGETS=static OMP_NUM_THREADS=2 $(BIN)/python -m nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.store_widget_state=False $$notebook; done
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-clean
 	$(MAKE) readme
 
 readme: $(VENV)/.dev ## Write README.md from nbs/index.ipynb
-	$(BIN)/python -m nbconvert --to markdown nbs/index.ipynb --stdout | sed -E 's@\]\((images/|[0-9]{2}_)@](nbs/\1@g; s@\]\(\.\./@](@g' | cat -s > README.md.new
+	$(BIN)/python -m nbconvert --to markdown nbs/index.ipynb --stdout | sed -E 's@\]\((images/|walkthroughs/|[0-9]{2}_)@](nbs/\1@g; s@\]\(\.\./@](@g' | cat -s > README.md.new
 	mv README.md.new README.md
 
 samples: $(VENV)/.core ## Render data_samples/ anew (deterministic)

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-ROOMS = {re.sub(r"^\d+_", "", path.stem): int(path.stem[:2]) for path in NOTEBOOKS if re.match(r"\d\d_", path.stem)}
+ROOMS = {re.sub(r"^\d+_", "", path.stem): int(path.stem[:2]) for path in NOTEBOOKS if path.parent.name == "nbs" and re.match(r"\d\d_", path.stem)}
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
@@ -51,7 +51,7 @@ def test_export_and_clean_change_nothing(exported: Path, folder: str, pattern: s
 
 def test_readme_is_the_index_notebook() -> None:
     text = run(sys.executable, "-m", "nbconvert", "--to", "markdown", "nbs/index.ipynb", "--stdout")
-    text = re.sub(r"\]\((images/|\d\d_)", r"](nbs/\1", text).replace("](../", "](")
+    text = re.sub(r"\]\((images/|walkthroughs/|\d\d_)", r"](nbs/\1", text).replace("](../", "](")
     squeezed = re.sub(r"\n{3,}", "\n\n", text)
     assert squeezed.strip() == (ROOT / "README.md").read_text().strip(), "run `make readme`"
 
