@@ -90,6 +90,7 @@ class Backbone(nn.Module):
     "A video network without a head: named stages, one after the other."
     minimum: tuple[int, int, int] = (1, 1, 1)  # smallest (frames, height, width) that every stage survives
     last_halving: ClassVar[tuple[str, ...]] = ()  # the layers that `dilated` exchanges, by their names in the network
+    moving: bool = False  # take a clip's mean picture out first, see create_backbone
 
     def __init__(
         self,
@@ -113,6 +114,8 @@ class Backbone(nn.Module):
     ) -> Tensor:  # float (B, F, T', H', W')
         "The feature map of each clip."
         _check_clips(clips, self.minimum, type(self).__name__)
+        if self.moving:
+            clips = clips - clips.mean(2, keepdim=True)
         for stage in self.children():
             clips = stage(clips)
         return clips
@@ -404,6 +407,7 @@ BACKBONES: dict[str, type[Backbone]] = {
 
 def create_backbone(
     name: str,  # a name in BACKBONES
+    moving: bool = False,  # take each clip's mean picture out first, so that only what moves is seen
     **options: Any,  # that backbone's own options
 ) -> Backbone:  # (B, 3, T, H, W) -> (B, F, T', H', W'), with F in `.out_channels`
     "Build a backbone by name."
@@ -412,5 +416,7 @@ def create_backbone(
     accepted = [p for p in inspect.signature(BACKBONES[name].__init__).parameters if p != "self"]
     unknown = [option for option in options if option not in accepted]
     if unknown:
-        raise ValueError(f"{name} options: got {', '.join(unknown)}; accepted are {', '.join(accepted) or 'none'}")
-    return BACKBONES[name](**options)
+        raise ValueError(f"{name} options: got {', '.join(unknown)}; accepted are {', '.join([*accepted, 'moving'])}")
+    backbone = BACKBONES[name](**options)
+    backbone.moving = moving
+    return backbone

@@ -146,7 +146,8 @@ def command_export(args: argparse.Namespace) -> None:
 
     from ivdr.measure import export_run
     for run in map(Path, args.runs):
-        out = export_run(run, Path(args.out) / run.resolve().name, args.data, _listed(args.tasks), args.protocol, getattr(torch, args.dtype))
+        out = export_run(run, Path(args.out) / run.resolve().name, args.data, _listed(args.tasks), args.protocol, getattr(torch, args.dtype),
+                         command=shlex.join(["ivdr", *args.argv]))
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         _say(f"{out}  {size / 1e6:.2f} MB")
 

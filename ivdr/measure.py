@@ -17,7 +17,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -710,7 +710,9 @@ def _write_weights(
     data = safetensors_torch.save(small)
     folder.mkdir(parents=True)
     (folder / MODEL).write_bytes(data)
-    (folder / STATE).write_text(json.dumps(checkpoint.state | {"sha256": {MODEL: hashlib.sha256(data).hexdigest()}}, indent=1))
+    # the command line stays behind: it tells of the machine's folders
+    state = {key: value for key, value in checkpoint.state.items() if key != "command"}
+    (folder / STATE).write_text(json.dumps(state | {"sha256": {MODEL: hashlib.sha256(data).hexdigest()}}, indent=1))
 
 
 def _thinned(
@@ -732,6 +734,7 @@ def export_run(
     dtype: torch.dtype = torch.float16,  # of the weights and of the features
     log_rows: int = 64,  # of the log, about
     clips: int = 5,  # of each test video, spread over it: whose features are kept
+    command: str | None = None,  # command line to keep with the figures; that of this process if not given
     progress: bool = True,  # show bars on a terminal
 ) -> Path:  # out
     "A small copy of a run to share: configuration, last weights, a thinned log and, with data, what these weights score."
@@ -746,7 +749,7 @@ def export_run(
         if (run / "log.csv").is_file():
             (draft / "log.csv").write_text(_thinned((run / "log.csv").read_text(), log_rows))
         if data is not None:
-            _measure_small(draft, data, tasks, protocol, progress, lambda test, file: few_clips(test, clips).save(file, str(dtype).removeprefix("torch.")))
+            _measure_small(draft, partial(measure, draft, data, tasks, protocol, progress=progress, command=command), lambda test, file: few_clips(test, clips).save(file, str(dtype).removeprefix("torch.")))
         draft.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -762,9 +765,9 @@ def few_clips(
     return dataclasses.replace(features, clips=features.clips[:, kept], position=features.position[:, kept])
 
 
-def _measure_small(draft: Path, data: Path | str, tasks: Sequence[str], protocol: Protocol | str | None, progress: bool, keep: Callable[[Features, Path], Any]) -> None:
+def _measure_small(draft: Path, ask: Callable[[], Result], keep: Callable[[Features, Path], Any]) -> None:
     "Measure an exported run, and of what the measurement wrote keep the figures and the test videos' features."
-    result = measure(draft, data, tasks, protocol, progress=progress)
+    result = ask()
     seen = draft / "results" / "features_test.npz"
     test = Features.load(seen) if seen.is_file() else None
     shutil.rmtree(draft / "results")

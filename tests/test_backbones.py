@@ -182,9 +182,9 @@ def test_wrong_shapes_are_named() -> None:
 def test_unknown_names_and_options_list_what_is_accepted() -> None:
     with pytest.raises(ValueError, match="'resnet'.*small, c3d, r3d, r21d, s3d, s3dg, r3d_18, r2plus1d_18"):
         create_backbone("resnet")
-    with pytest.raises(ValueError, match="small options: got depth; accepted are width, dilated"):
+    with pytest.raises(ValueError, match="small options: got depth; accepted are width, dilated, moving"):
         create_backbone("small", depth=3)
-    with pytest.raises(ValueError, match="c3d options: got width; accepted are dilated"):
+    with pytest.raises(ValueError, match="c3d options: got width; accepted are dilated, moving"):
         create_backbone("c3d", width=3)
     with pytest.raises(ValueError, match="s3dg options: got weights; accepted are dilated"):
         create_backbone("s3dg", weights="s3d.pth")
@@ -409,3 +409,15 @@ def test_count_parameters_can_leave_out_frozen_ones() -> None:
     module = nn.Linear(3, 4)
     module.bias.requires_grad_(False)
     assert (count_parameters(module), count_parameters(module, trainable=True)) == (16, 12)
+
+
+@pytest.mark.parametrize("name", ["small", "r21d", "s3dg"])
+def test_what_stands_still_is_invisible_to_a_backbone_for_moving_parts(name: str) -> None:
+    torch.manual_seed(0)
+    network = create_backbone(name, moving=True).eval()
+    clip, picture = torch.rand(2, 3, 16, 64, 64), torch.rand(2, 3, 1, 64, 64)
+    seen, plain = network(clip), create_backbone(name)
+    plain.load_state_dict(network.state_dict())  # nothing is learned by taking a mean
+    torch.testing.assert_close(network(clip + 3 * picture), seen, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(plain.eval()(clip - clip.mean(2, keepdim=True)), seen)
+    assert not torch.allclose(plain(clip), seen, atol=1e-3)

@@ -351,6 +351,7 @@ def test_an_exported_run_is_small_and_scores_what_it_says(videos: Path, tmp_path
     for name, weight in whole.state_dict().items():
         assert torch.equal(half.state_dict()[name], weight.half().to(weight.dtype) if weight.is_floating_point() else weight), name
     told, found = load_result(out / "results" / "evaluation.json"), measure(out, videos, progress=False)
+    assert str(tmp_path) not in (out / "checkpoints" / "last" / "state.json").read_text(), "where it was made is nobody's business"
     assert told.metrics == found.metrics and told.notes["cost"]["clips seen"] == found.notes["cost"]["clips seen"] == room.cost(run)["clips seen"] > 0
     kept = Features.load(out / "results" / "features_test.npz")
     exact = extract_features(half.encoder, open_manifest(videos).split("test"), room.protocol_of(config, None), progress=False)
