@@ -57,6 +57,11 @@ toc_object_entries_show_parents = "hide"
 PUBLIC = public_names()
 
 
+def within(node: nodes.Node | None, kinds: Any) -> bool:
+    "Whether a node lies in one of these kinds."
+    return node is not None and (isinstance(node, kinds) or within(node.parent, kinds))
+
+
 class NamesAreLinks(SphinxTransform):
     "A public name in backticks leads to its page of the reference."
 
@@ -70,7 +75,7 @@ class NamesAreLinks(SphinxTransform):
             meant = PUBLIC.get(name.removesuffix("()"), [])
             own = [full for full in meant if full.startswith(f"ivdr.{room}.")]
             word = name.islower() and name.isalpha()  # `train` may be a split, a folder or the function: one writes train()
-            if len(own or meant) != 1 or word or isinstance(literal.parent, nodes.reference | nodes.title | addnodes.pending_xref):
+            if len(own or meant) != 1 or word or within(literal, nodes.reference | nodes.title | addnodes.pending_xref):
                 continue
             full = (own or meant)[0]
             link = addnodes.pending_xref("", refdomain="py", reftype="mod" if full.count(".") == 1 else "obj", reftarget=full, refdoc=self.env.docname, refexplicit=True, refwarn=True)

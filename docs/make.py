@@ -56,13 +56,16 @@ def main() -> int:
     parser.add_argument("--nbs", type=Path, default=ROOT / "nbs", help="the notebooks")
     parser.add_argument("--out", type=Path, default=ROOT / "_docs", help="the site")
     asked = parser.parse_args()
-    if (asked.out / ".buildinfo").exists():  # an earlier site: none of its pages shall stay
-        shutil.rmtree(asked.out)
+    if asked.out.exists() and any(asked.out.iterdir()) and not (asked.out / ".buildinfo").exists():
+        parser.error(f"{asked.out} holds something else than a site; give a new or an empty folder")
     with TemporaryDirectory(prefix="ivdr-docs-") as work:
-        stage(asked.nbs.resolve(), Path(work) / "source")
-        failed = sphinx(["-q", "-W", "--keep-going", "-c", str(ROOT / "docs"), "-d", f"{work}/doctrees", f"{work}/source", str(asked.out)])
-    if not failed:
-        print(f"{asked.out.resolve() / 'index.html'}")
+        source, site = Path(work) / "source", Path(work) / "site"
+        stage(asked.nbs.resolve(), source)
+        failed = sphinx(["-q", "-W", "--keep-going", "-c", str(ROOT / "docs"), "-d", f"{work}/doctrees", str(source), str(site)])
+        if not failed:
+            shutil.rmtree(asked.out, ignore_errors=True)
+            shutil.move(site, asked.out)
+            print(asked.out.resolve() / "index.html")
     return failed
 
 

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,8 @@ from fastcore.docments import docments
 
 ROOT = Path(__file__).parents[1]
 SPOKEN = {"__call__", "__len__", "__getitem__", "__iter__"}  # the methods with underscores that a user meets
-HEADS = ("", "type", "meaning, shape, unit", "default")
+Row = tuple[str, str, str, str]  # of the table of arguments: name, type, meaning, default
+HEADS: Row = ("", "type", "meaning, shape, unit", "default")
 
 
 def rooms(
@@ -65,9 +66,9 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]} …"
 
 
-def documented(live: Any) -> list[str]:
+def documented(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
     "Docstring as paragraphs."
-    return [plain(part) + "\n" for part in re.split(r"\n\s*\n", inspect.getdoc(live) or "")] if getattr(live, "__doc__", None) else []
+    return [plain(part) + "\n" for part in re.split(r"\n\s*\n", ast.get_docstring(node) or "") if part]
 
 
 def default_of(value: ast.expr | None) -> str:
@@ -75,7 +76,8 @@ def default_of(value: ast.expr | None) -> str:
     if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] == "field":
         given = {word.arg: ast.unparse(word.value) for word in value.keywords}
         made = given.get("default_factory", "")
-        return given.get("default", "") or ({"list": "[]", "dict": "{}", "tuple": "()"}.get(made) or (made.removeprefix("lambda: ") if made.startswith("lambda") else made and f"{made}()"))
+        fresh = {"": "", "list": "[]", "dict": "{}", "tuple": "()"}.get(made) or made.removeprefix("lambda: ") + "()" * (not made.startswith("lambda"))
+        return given.get("default", fresh if made else "")
     return shortened(ast.unparse(value), 60) if value is not None else ""
 
 
@@ -96,68 +98,69 @@ def arguments(
         yield f"**{given.kwarg.arg}", given.kwarg.annotation, None
 
 
-def table(rows: list[tuple[str, str, str, str]]) -> list[str]:
-    "The one table of arguments; a column that nothing fills is left out."
-    kept = [column for column in range(4) if column == 0 or any(row[column] for row in rows)]
-    if not rows or len(kept) == 1:
-        return []
-    lines = ["| " + " | ".join(row[column] for column in kept) + " |" for row in (HEADS, *rows)]
-    lines.insert(1, "|" + " --- |" * len(kept))
-    return [":::{table}", f":class: arguments {' '.join('has-' + HEADS[c].split(',')[0] for c in kept[1:])}", "", *lines, ":::", ""]
-
-
-def fenced(kind: str, signature: str, options: list[str], body: list[str], depth: int) -> list[str]:
-    "A directive around a description."
-    fence = ":" * depth
-    return [f"{fence}{{py:{kind}}} {signature}", *options, "", *body, fence, ""]
-
-
 def words_of(live: Any) -> dict[str, str | None]:
     "The comments beside arguments or fields."
     with warnings.catch_warnings(action="ignore"):  # the parser also reads docstrings inherited from other libraries, and stumbles over some
         return {name: one.docment for name, one in (docments(live, full=True, args_kwargs=True) or {}).items()}
 
 
+def row(name: str, kind: ast.expr | None, words: str | None, default: ast.expr | None) -> Row:
+    "An argument or a field."
+    return code(name), code(ast.unparse(kind) if kind else ""), plain(words), code(default_of(default))
+
+
+def table(rows: list[Row]) -> list[str]:
+    "The one table of arguments; a column that nothing fills is left out."
+    kept = [column for column in range(4) if column == 0 or any(row[column] for row in rows)]
+    if not rows or len(kept) == 1:
+        return []
+    lines = ["| " + " | ".join(row[column] for column in kept) + " |" for row in (HEADS, *rows)]
+    lines.insert(1, "|" + " --- |" * len(kept))
+    return [":::{table}", f":class: arguments {' '.join('has-' + HEADS[column].split(',')[0] for column in kept[1:])}", "", *lines, ":::", ""]
+
+
+def called(node: ast.FunctionDef, live: Any, bound: bool) -> tuple[str, list[Row]]:
+    "How a function is called, and what its arguments are."
+    words, asked = words_of(live), list(arguments(node, bound))
+    call = ", ".join(name + (f"={shortened(ast.unparse(default), 40)}" if default is not None else "") for name, _, default in asked)
+    rows = [row(name, kind, words.get(name.lstrip("*")), default) for name, kind, default in asked]
+    if node.returns and (ast.unparse(node.returns) != "None" or words.get("return")):
+        rows.append(("*returns*", *row("", node.returns, words.get("return"), None)[1:]))
+    return f"({call})", rows
+
+
+def fenced(kind: str, signature: str, room: str, body: list[str], marks: Set[str] = frozenset(), inner: bool = False) -> list[str]:
+    "A directive around a description."
+    fence = ":" * (5 if inner else 6)
+    return [f"{fence}{{py:{kind}}} {signature}", f":module: ivdr.{room}", *(f":{mark}:" for mark in sorted(marks & {"classmethod", "staticmethod"})), "", *body, fence, ""]
+
+
 def function(node: ast.FunctionDef, live: Any, room: str, owner: str = "", where: str = "") -> list[str]:
-    "A function or a method."
-    marks = {ast.unparse(mark).split(".")[-1].split("(")[0] for mark in node.decorator_list}
-    is_property = bool(marks & {"property", "cached_property"})
+    "A function, or a method of its owner."
+    marks = {ast.unparse(mark).split("(")[0].split(".")[-1] for mark in node.decorator_list}
     target = inspect.unwrap(getattr(live, "fget", None) or getattr(live, "func", None) or getattr(live, "__func__", None) or live)
-    words = words_of(target)
-    asked = list(arguments(node, bool(owner) and "staticmethod" not in marks))
-    rows = [(code(name), code(ast.unparse(kind) if kind else ""), plain(words.get(name.lstrip("*"))), code(default_of(default))) for name, kind, default in asked]
-    gives = ast.unparse(node.returns) if node.returns else ""
-    if gives not in ("", "None") or words.get("return"):
-        rows.append(("*returns*", code(gives), plain(words.get("return")), ""))
-    call = "" if is_property else "(" + ", ".join(name + (f"={shortened(ast.unparse(default), 40)}" if default is not None else "") for name, _, default in asked) + ")"
-    options = [f":module: ivdr.{room}"] + [f":{mark}:" for mark in ("classmethod", "staticmethod") if mark in marks]
-    kind = "property" if is_property else "method" if owner else "function"
-    return fenced(kind, (f"{owner}." if owner else "") + node.name + call, options, [*documented(target), *table(rows), where], 5 if owner else 6)
-
-
-def dataclass_rows(node: ast.ClassDef, live: type) -> list[tuple[str, str, str, str]]:
-    "The fields that a class declares in its body."
-    words = words_of(live) if "__dataclass_fields__" in vars(live) else {}
-    fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and not part.target.id.startswith("_")]
-    return [(code(ast.unparse(part.target)), code(ast.unparse(part.annotation)), plain(words.get(ast.unparse(part.target))), code(default_of(part.value))) for part in fields]
+    call, rows = called(node, target, bound=bool(owner) and "staticmethod" not in marks)
+    kind = "property" if marks & {"property", "cached_property"} else "method" if owner else "function"
+    signature = (f"{owner}." if owner else "") + node.name + ("" if kind == "property" else call)
+    return fenced(kind, signature, room, [*documented(node), *table(rows), where], marks, bool(owner))
 
 
 def described_class(node: ast.ClassDef, live: type, room: str, where: str) -> list[str]:
     "A class: what makes one, its fields, its methods."
-    methods = {part.name: part for part in node.body if isinstance(part, ast.FunctionDef)}
-    body, call = documented(live), ""
-    bases = ", ".join(code(ast.unparse(base)) for base in node.bases)
-    if bases:
-        body += [f"A {bases}." + "\n"]
+    methods = {part.name: part for part in node.body if isinstance(part, ast.FunctionDef) and not any(ast.unparse(mark).endswith(".setter") for mark in part.decorator_list)}
+    fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and not part.target.id.startswith("_")]
+    words = words_of(live) if "__dataclass_fields__" in vars(live) else {}
+    body, call = documented(node), ""
+    if node.bases:
+        body += [f"Extends {', '.join(code(ast.unparse(base)) for base in node.bases)}." + "\n"]
     if "__init__" in methods:
-        words, asked = words_of(live.__init__), list(arguments(methods["__init__"], True))  # type: ignore[misc]
-        call = "(" + ", ".join(name + (f"={shortened(ast.unparse(default), 40)}" if default is not None else "") for name, _, default in asked) + ")"
-        body += table([(code(name), code(ast.unparse(kind) if kind else ""), plain(words.get(name.lstrip("*"))), code(default_of(default))) for name, kind, default in asked])
-    body += table(dataclass_rows(node, live)) + [where, ""]
+        call, rows = called(methods["__init__"], vars(live)["__init__"], bound=True)
+        body += table(rows)
+    body += table([row(name := ast.unparse(part.target), part.annotation, words.get(name), part.value) for part in fields]) + [where, ""]
     for name, method in methods.items():
-        if (not name.startswith("_") or name in SPOKEN) and not any(ast.unparse(mark).endswith(".setter") for mark in method.decorator_list):
-            body += function(method, inspect.getattr_static(live, name), room, node.name)
-    return fenced("class", node.name + call, [f":module: ivdr.{room}"], body, 6)
+        if not name.startswith("_") or name in SPOKEN:
+            body += function(method, vars(live)[name], room, node.name)
+    return fenced("class", node.name + call, room, body)
 
 
 def page(
@@ -185,7 +188,7 @@ def page(
         else:
             written = (ast.get_source_segment(source, definition) or "").splitlines()
             body = ["```python", *written[:8], *["..."] * (len(written) > 8), "```", "", where]
-            lines += fenced("data", name, [f":module: ivdr.{room}"], body, 6)
+            lines += fenced("data", name, room, body)
     return "\n".join(lines) + "\n"
 
 
