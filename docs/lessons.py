@@ -69,8 +69,10 @@ def relinked(
         target = (folder / match[2]).resolve()
         if target.is_relative_to(nbs.resolve()):
             return match[0]
-        page = nbs / target.name  # the pages beside the notebooks' folder are put into it
-        return f"[{match[1]}]({os.path.relpath(page, folder)}{match[3] or ''})" if target.suffix == ".md" and target.parent == nbs.resolve().parent else match[1]
+        if target.suffix != ".md" or target.parent != nbs.resolve().parent:
+            return match[1]
+        page = nbs / ("index.ipynb" if target.stem == "README" else target.name)  # the pages beside the notebooks' folder lie in it on the site
+        return f"[{match[1]}]({os.path.relpath(page, folder)}{match[3] or ''})"
 
     return LINK.sub(follow, text)
 

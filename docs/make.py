@@ -10,6 +10,7 @@ import nbformat
 from sphinx.cmd.build import main as sphinx
 
 ROOT = Path(__file__).parents[1]
+BESIDE = [path for path in sorted(ROOT.glob("*.md")) if path.stem != "README"]  # the index is the README
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT)]
 
 import lessons  # noqa: E402
@@ -41,13 +42,14 @@ def stage(
             walks = [f"walkthroughs/{walk.stem}" for walk in sorted((nbs / "walkthroughs").glob("*.ipynb"))]
             trees = [lessons.toctree("Walkthroughs", walks)] if walks else []
             trees += [lessons.toctree("Lessons", [f"{lesson.stem[:2]} {named} <{lesson.stem}>" for named, lesson in rooms.items()]),
-                      lessons.toctree("Look up", ["api/index", "CONTRIBUTING"])]  # fmt: skip
+                      lessons.toctree("Look up", ["api/index", *(path.stem for path in BESIDE)])]  # fmt: skip
             notebook.cells.append(nbformat.v4.new_markdown_cell("\n".join(trees), id="contents"))
         page(str(name), nbformat.writes(notebook))
         if room:
             page(f"api/{room}.md", reference.page(room, f"../{path.name}", defined))
     page("api/index.md", reference.contents(nbs))
-    page("CONTRIBUTING.md", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    for path in BESIDE:
+        page(path.name, path.read_text(encoding="utf-8"))
 
 
 def main() -> int:

@@ -56,7 +56,7 @@ def test_reading_from_the_first_page_to_the_last(reader: Callable[..., Any], sit
     page, seen = reader("index.html", width, color_scheme="dark" if width == 400 else "light"), list[str]()
     while True:
         at_rest(page)
-        name = Path(page.url.split("#")[0].removeprefix(site.as_uri()[:-len(str(site))])).relative_to(site).as_posix()
+        name = page.url.split("#")[0].removeprefix(f"{site.as_uri()}/")
         seen.append(name)
         portrait(page, f"{name.removesuffix('.html').replace('/', '-')}-{width}")
         too_wide = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -64,7 +64,8 @@ def test_reading_from_the_first_page_to_the_last(reader: Callable[..., Any], sit
         assert page.locator("mjx-merror, [data-mjx-error]").count() == 0, f"a formula of {name} is not understood"
         if not (onward := page.locator("a.next-page")).count():
             break
-        onward.click()
+        with page.expect_navigation():
+            onward.click()
     pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")} - {"search.html", "genindex.html", "py-modindex.html"}
     assert len(seen) == len(set(seen)) and set(seen) == pages
 
@@ -73,24 +74,29 @@ def test_the_list_of_lessons_opens_on_a_phone(reader: Callable[..., Any]) -> Non
     page = reader("index.html", 400)
     lesson = page.locator(".sidebar-tree a", has_text="07 shuffle_rank")
     assert lesson.bounding_box()["x"] < 0, "the list is folded away at first"
-    page.locator("header label.nav-overlay-icon").click()
-    page.wait_for_function("() => document.querySelector('.sidebar-drawer').getBoundingClientRect().x >= 0")
+    unfold(page)
     portrait(page, "list-400")
     lesson.click()
     page.wait_for_url("**/07_shuffle_rank.html")
     assert page.locator("h1").inner_text().startswith("shuffle_rank")
 
 
+def unfold(page: Any) -> None:
+    "Open the list of pages, which is folded away where there is no room for it."
+    if page.locator(".sidebar-drawer").bounding_box()["x"] < 0:
+        page.locator("header .nav-overlay-icon").click()
+        page.wait_for_function("() => document.querySelector('.sidebar-drawer').getBoundingClientRect().x >= 0")
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_search_finds_a_name(reader: Callable[..., Any], width: int) -> None:
-    page = reader("search.html", width)
-    page.locator("input[name=q]").last.fill("shuffle_rank")
-    page.locator("input[name=q]").last.press("Enter")
-    page.wait_for_selector("ul.search li a")
-    page.wait_for_function("() => !document.querySelector('#search-progress')?.innerText.includes('Searching')")
-    found = page.eval_on_selector_all("ul.search li a", "all => all.map(a => a.getAttribute('href'))")
+    page = reader("index.html", width)
+    unfold(page)
+    page.locator("input[name=q]").fill("shuffle_rank")
+    page.locator("input[name=q]").press("Enter")
+    page.wait_for_selector("ul.search li a[href*='ivdr.shuffle_rank.shuffle_rank']")
+    page.wait_for_selector("ul.search li a[href^='07_shuffle_rank.html']")
     portrait(page, f"search-{width}")
-    assert any(place.startswith("api/shuffle_rank.html") for place in found) and any(place.startswith("07_shuffle_rank.html") for place in found), found
     page.locator("ul.search li a[href*='ivdr.shuffle_rank.shuffle_rank']").first.click()
     page.wait_for_url("**/api/shuffle_rank.html*")
 
@@ -120,7 +126,7 @@ def test_light_and_dark(reader: Callable[..., Any]) -> None:
     dark = page.evaluate(paint)
     assert sum(int(part) for part in dark.removeprefix("rgb(").removesuffix(")").split(",")) < 150, dark
     page.emulate_media(color_scheme="light")
-    toggle = page.locator(".content-icon-container .theme-toggle, .theme-toggle").first
+    toggle = page.locator("button.theme-toggle:visible").first
     for _ in range(3):
         toggle.click()
         if page.evaluate(paint) == dark:
