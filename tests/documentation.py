@@ -52,7 +52,7 @@ def specimen() -> nbformat.NotebookNode:
         cell('#| fig-alt: "a line that a slider lifts"\nfigure', output(figure)),
         cell("panel", output(still, **{"image/png": {"alt": "a panel in <teal>"}})),
         cell("lost", output(lost)),
-    ])  # fmt: skip
+    ], metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})  # fmt: skip
 
 
 def build(folder: Path) -> Path:  # the site

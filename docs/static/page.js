@@ -1,5 +1,5 @@
 // A page opened from a folder may not fetch other pages: the search then lists titles without excerpts.
-if (location.protocol === "file:" && window.DOCUMENTATION_OPTIONS) DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
 // Interactive figures: plotly draws them here, with the sliders and frames that they carry.
 document.addEventListener("DOMContentLoaded", () => {
