@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 FACTS  := settings.ini setup.py pyproject.toml
 SEEDS  ?= 1
 
-.PHONY: help demo test lab notebooks readme samples study study-small clean
+.PHONY: help demo test lab docs notebooks readme samples study study-small clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ $(VENV)/.core: $(FACTS)
 $(VENV)/.lab: $(FACTS) | $(VENV)/.core
 	$(call install,.[lab])
 
+$(VENV)/.docs: $(FACTS) | $(VENV)/.core
+	$(call install,.[docs])
+
 $(VENV)/.dev: $(FACTS) | $(VENV)/.core
 	$(call install,.[dev])
 
@@ -41,6 +44,9 @@ test: $(VENV)/.dev ## Run every library notebook and every test
 
 lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs
 	cd nbs && ../$(BIN)/jupyter lab --ip 127.0.0.1 index.ipynb
+
+docs: $(VENV)/.docs ## Write the documentation site, to be read without a network: _docs/index.html
+	$(BIN)/python docs/make.py
 
 notebooks: $(VENV)/.dev ## Export, re-run and clean every notebook, after editing one
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-export

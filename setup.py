@@ -18,7 +18,8 @@ def lines(key: str) -> list[str]:
 
 EXTRAS = "_requirements"
 extras = {key.removesuffix(EXTRAS): lines(key) for key in facts if key.endswith(EXTRAS)}
-extras["dev"] = sorted({*extras["dev"], *extras["lab"]})
+extras["docs"] = sorted({*extras["docs"], *extras["lab"]})
+extras["dev"] = sorted({*extras["dev"], *extras["docs"]})
 
 setup(
     name=facts["name"],

@@ -86,7 +86,7 @@ def test_a_loss_can_be_imported_alone() -> None:
 
 
 def test_lint() -> None:
-    run(tool("ruff"), "check", "ivdr", "tests", "nbs", "setup.py")
+    run(tool("ruff"), "check", "ivdr", "tests", "nbs", "docs", "setup.py")
 
 
 def test_types() -> None:
