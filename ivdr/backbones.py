@@ -98,7 +98,6 @@ class Backbone(nn.Module):
         out_channels: int,  # F: channels of the last stage
         dilated: bool = False,  # take the last halving of time out
     ) -> None:
-        "Chain the stages."
         super().__init__()
         for name, stage in stages.items():
             self.add_module(name, stage)
@@ -114,8 +113,7 @@ class Backbone(nn.Module):
     ) -> Tensor:  # float (B, F, T', H', W')
         "The feature map of each clip."
         _check_clips(clips, self.minimum, type(self).__name__)
-        if self.moving:
-            clips = clips - clips.mean(2, keepdim=True)
+        clips = clips - clips.mean(2, keepdim=True) if self.moving else clips
         for stage in self.children():
             clips = stage(clips)
         return clips

@@ -490,6 +490,10 @@ def _measuring_verbs(verbs: Any) -> None:
     p.add_argument("--out", help="result file; RUN/results/evaluation.json if not given")
     p.add_argument("--device", default="cpu", help="cpu or cuda")
     p.add_argument("--workers", type=int, default=0, help="loader processes")
+
+# %% ../nbs/20_cli.ipynb #21cb290c
+def _feature_verbs(verbs: Any) -> None:
+    "Verbs that write something to go on with, and read it."
     p = _verb(verbs, "export", command_export, "ivdr export runs/iivdr runs/simclr --data data_samples --out shared")
     p.add_argument("runs", nargs="+", metavar="RUN", help="run folders; what is written can be loaded, measured and drawn like them, and not continued")
     p.add_argument("--out", required=True, help="folder to write, a folder a run in it")
@@ -553,7 +557,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ivdr {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (_training_verbs, _measuring_verbs, _comparing_verbs, _data_verbs):
+    for add in (_training_verbs, _measuring_verbs, _feature_verbs, _comparing_verbs, _data_verbs):
         add(verbs)
     return parser
 

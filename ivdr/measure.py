@@ -755,7 +755,7 @@ def export_run(
         shutil.rmtree(draft, ignore_errors=True)
     return out
 
-
+# %% ../nbs/16_measure.ipynb #bb5095a9
 def few_clips(
     features: Features,  # M clips a video
     clips: int,  # of each video to keep, spread from the first to the last; M or more keeps all

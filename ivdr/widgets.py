@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PLAYER_SCRIPT', 'STYLE', 'PRETEXTS', 'SEGMENT_COLOURS', 'STUDY_NETWORKS', 'SCORES', 'sample_manifest', 'Reel',
            'read_reel', 'sheet', 'unpack', 'Film', 'FilmPlayer', 'stacked', 'Panel', 'quiet_layout', 'quiet_axis',
-           'dot', 'html_table', 'fill_figure', 'wrapped', 'Chosen', 'Views', 'method_views', 'seen_alone',
-           'timeline_rows', 'part_of', 'ranges', 'timeline_traces', 'strip_image', 'timeline_layout', 'timeline_figure',
-           'seen_table', 'view_films', 'video_names', 'SamplerControls', 'ClipSamplerWidget', 'sampler_pictures',
-           'Anatomy', 'cosines', 'anatomy', 'SegmentReader', 'read_ideally', 'read_blindly', 'read_by',
-           'segment_readers', 'network_clip', 'read_twice', 'slot_names', 'matrix_traces', 'matrix_layout',
+           'dot', 'html_table', 'fill_figure', 'wrapped', 'side_by_side', 'Chosen', 'Views', 'method_views',
+           'seen_alone', 'timeline_rows', 'part_of', 'ranges', 'timeline_traces', 'strip_image', 'timeline_layout',
+           'timeline_figure', 'seen_table', 'view_films', 'video_names', 'SamplerControls', 'ClipSamplerWidget',
+           'sampler_pictures', 'Anatomy', 'cosines', 'anatomy', 'SegmentReader', 'read_ideally', 'read_blindly',
+           'read_by', 'segment_readers', 'network_clip', 'read_twice', 'slot_names', 'matrix_traces', 'matrix_layout',
            'curve_traces', 'curve_layout', 'anatomy_table', 'segment_films', 'ShuffleControls', 'ShuffleRankWidget',
            'ClipModel', 'MeanColours', 'sample_models', 'run_models', 'check_same_clips', 'study_networks',
            'study_models', 'ClipSpace', 'joined', 'clip_space', 'rank_clips', 'clip_ranks', 'ClipPictures', 'clip_film',
@@ -19,7 +19,8 @@ __all__ = ['PLAYER_SCRIPT', 'STYLE', 'PRETEXTS', 'SEGMENT_COLOURS', 'STUDY_NETWO
            'EmbeddingExplorer', 'explorer_points', 'touch_clip', 'update_explorer', 'relation_of', 'inside', 'lassos',
            'select_clips', 'Mix', 'loss_weights', 'read_mixes', 'study_mixes', 'knob_values', 'nearest_mix',
            'dial_traces', 'score_traces', 'DialControls', 'VarianceDial', 'dial_points', 'update_dial', 'turned',
-           'Look', 'LiveTraining', 'live_labels', 'run_live', 'look_live', 'draw_losses', 'draw_scores', 'draw_look']
+           'Look', 'LiveTraining', 'live_config', 'live_labels', 'run_live', 'look_live', 'draw_losses', 'draw_scores',
+           'draw_look']
 
 # %% ../nbs/15_widgets.ipynb #27a13fda
 import io
@@ -51,6 +52,7 @@ from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 from PIL import Image
 
+# %% ../nbs/15_widgets.ipynb #2abec9b5
 from . import plots
 from .augment import ClipAugment, centre_crop
 from .backbones import create_backbone
@@ -364,6 +366,13 @@ def wrapped(
 ) -> Any:
     "Controls in a row that breaks where the page is narrow."
     return ipywidgets.HBox(controls, layout={"flex_flow": "row wrap", "align_items": "center"})
+
+def side_by_side(
+    *figures: Any,  # as wide as one another
+) -> Any:
+    "Figures in a row that breaks where the page is narrow."
+    boxes = [ipywidgets.Box([figure], layout={"flex": "1 1 330px", "min_width": "0", "max_width": "640px"}) for figure in figures]
+    return ipywidgets.HBox(boxes, layout={"flex_flow": "row wrap"})
 
 # %% ../nbs/15_widgets.ipynb #9d4080d8
 class Chosen:
@@ -995,9 +1004,7 @@ class ShuffleRankWidget(Panel):
         self.readers = segment_readers(runs)
         self.controls = c = ShuffleControls(names, self.readers)
         self.matrices, self.curve, self.table, self.player = go.FigureWidget(), go.FigureWidget(), ipywidgets.HTML(), FilmPlayer(width=128, pace=180)
-        half = {"flex": "1 1 360px", "min_width": "0", "max_width": "560px"}
-        figures = ipywidgets.HBox([ipywidgets.Box([figure], layout=half) for figure in (self.matrices, self.curve)], layout={"flex_flow": "row wrap"})
-        super().__init__([c, wrapped(self.player), figures, self.table])
+        super().__init__([c, wrapped(self.player), side_by_side(self.matrices, self.curve), self.table])
         _shuffle_open(self)
         c.video.observe(lambda _: _shuffle_open(self), "value")
         c.segments.observe(lambda _: c.set_orders(), "value")
@@ -1601,8 +1608,7 @@ class EmbeddingExplorer(Panel):
         ipywidgets.link((self.player, "playing"), (self.near, "playing"))
         self.key, self.table, self.figures = ipywidgets.HTML(), ipywidgets.HTML(), [go.FigureWidget() for _ in self.models]
         self.selected, self.touched, self.quiet, self.rows = np.zeros(0, dtype=np.int64), (-1, False), False, list[int]()
-        boxes = [ipywidgets.Box([figure], layout={"flex": "1 1 320px", "min_width": "0", "max_width": "720px"}) for figure in self.figures]
-        super().__init__([self.controls, ipywidgets.HBox(boxes, layout={"flex_flow": "row wrap"}), self.key, wrapped(self.player, self.table), self.near])
+        super().__init__([self.controls, side_by_side(*self.figures), self.key, wrapped(self.player, self.table), self.near])
         update_explorer(self)
         _connect_explorer(self)
 
@@ -1740,7 +1746,7 @@ class Mix:
     scores: Mapping[str, float]  # by the names of SCORES
     split: tuple[float, float]  # inter, intra
 
-
+# %% ../nbs/15_widgets.ipynb #1e512502
 def loss_weights(
     config: TrainConfig,  # of a run of simclr or iivdr
 ) -> dict[str, float]:  # of "clip", "sr" and "tc"
@@ -1830,7 +1836,7 @@ class DialControls(ipywidgets.VBox):  # type: ignore[misc]
         self.said = ipywidgets.HTML()
         super().__init__([wrapped(*self.knobs.values()), wrapped(self.colour, self.said)])
 
-
+# %% ../nbs/15_widgets.ipynb #3eed7171
 class VarianceDial(Panel):
     "Turn up contrast, shuffle-rank and coherence, and see where the variance goes and what the features are good for."
     alt = "trained mixes of the three losses on a scale of intra- to inter-variance, their scores, and the chosen one's map of clips"
@@ -1845,9 +1851,7 @@ class VarianceDial(Panel):
         self.values, self.maps = clip_values(test, manifest), dict[int, NDArray[np.float64]]()
         self.controls = c = DialControls(self.mixes, list(self.values))
         self.scale, self.scores, self.map, self.key = go.FigureWidget(), go.FigureWidget(), go.FigureWidget(), ipywidgets.HTML()
-        half = {"flex": "1 1 360px", "min_width": "0", "max_width": "640px"}
-        pair = ipywidgets.HBox([ipywidgets.Box([figure], layout=half) for figure in (self.scores, self.map)], layout={"flex_flow": "row wrap"})
-        super().__init__([c, self.scale, pair, self.key])
+        super().__init__([c, self.scale, side_by_side(self.scores, self.map), self.key])
         update_dial(self)
         for control in (*c.knobs.values(), c.colour):
             control.observe(lambda _: update_dial(self), "value")
@@ -1918,16 +1922,13 @@ class LiveTraining(Panel):
         per_class: int = 4,  # videos of each action that are watched, of each split
         n_clips: int = 5,  # clips of each
     ) -> None:
-        self.config = config or read_config("laptop", data=str(sample_manifest().root), out=tempfile.mkdtemp(prefix="ivdr-live-"), epochs=40)
-        self.config = replace(self.config, resume="auto")
+        self.config = replace(config or live_config(), resume="auto")
         self.watched, self.protocol = _watched(self.config, per_class), replace(own_protocol(self.config, "watched"), n_clips=n_clips)
         self.clips = [evaluation_clips(side, self.protocol, cache=True) for side in self.watched]
         self.rows, self.looks, self.stop, self.thread = list[Row](), list[Look](), StopSignals(), threading.Thread()
-        self.button = ipywidgets.Button(description="train", icon="play", button_style="primary")
-        self.epoch = _control(ipywidgets.IntSlider, "map after epoch", 0, min=0, max=0)
+        self.button, self.epoch = ipywidgets.Button(description="train", icon="play"), _control(ipywidgets.IntSlider, "map after epoch", 0, min=0, max=0)
         self.status, self.losses, self.scores, self.map, self.key = ipywidgets.HTML(), go.FigureWidget(), go.FigureWidget(), go.FigureWidget(), ipywidgets.HTML()
-        boxes = [ipywidgets.Box([figure], layout={"flex": "1 1 300px", "min_width": "0", "max_width": "560px"}) for figure in (self.losses, self.scores, self.map)]
-        super().__init__([wrapped(self.button, self.epoch, self.status), ipywidgets.HBox(boxes, layout={"flex_flow": "row wrap"}), self.key])
+        super().__init__([wrapped(self.button, self.epoch, self.status), side_by_side(self.losses, self.scores, self.map), self.key])
         self.button.on_click(lambda _: self.ask_to_stop() if self.thread.is_alive() else self.train())
         self.epoch.observe(lambda _: draw_look(self), "value")
 
@@ -1942,15 +1943,16 @@ class LiveTraining(Panel):
         "Let the run save and stop after the step that it is doing."
         self.stop.received = signal.SIGTERM
 
-    def wait(self) -> None:
-        "Wait until the run is finished or stopped."
-        if self.thread.ident is not None:
-            self.thread.join()
-
     def pictures(self) -> list[Figure]:
         "Losses so far, and the map that is shown."
-        maps = [plots.embedding_map(look.points, live_labels(self), f"after {look.epoch} epochs, R@1 {look.recall:.0%}", "action") for look in self.looks if look.epoch == self.epoch.value]
+        shown = [look for look in self.looks if look.epoch == self.epoch.value]
+        maps = [plots.embedding_map(look.points, live_labels(self), f"after {look.epoch} epochs, R@1 {look.recall:.0%}", "action") for look in shown]
         return ([plots.loss_curves(pd.DataFrame(self.rows))] if self.rows else []) + maps
+
+# %% ../nbs/15_widgets.ipynb #4a46a0d8
+def live_config() -> TrainConfig:
+    "A run that is worth watching: IIVDR by the recipe `laptop` on the sample videos, in a folder that may vanish."
+    return read_config("laptop", data=str(sample_manifest().root), out=tempfile.mkdtemp(prefix="ivdr-live-"), epochs=40)
 
 
 def _watched(config: TrainConfig, per_class: int) -> list[Manifest]:
@@ -1992,6 +1994,7 @@ def run_live(
         widget.status.value = word
     widget.button.description, widget.button.icon = "train", "play"
 
+# %% ../nbs/15_widgets.ipynb #0f3ff5e5
 def look_live(
     widget: LiveTraining,  # which gets another look
     job: Job,  # of the run

@@ -219,10 +219,10 @@ def test_a_watched_run_can_be_stopped_and_goes_on_to_what_it_would_have_been(tmp
     watched = live(videos, tmp_path / "watched")
     watched.train()
     watched.ask_to_stop()
-    watched.wait()
+    watched.thread.join()
     assert "stopped after step 1" in watched.status.value and watched.button.description == "train" and len(watched.rows) == 1
     watched.train()
-    watched.wait()
+    watched.thread.join()
     assert "finished" in watched.status.value and [row["step"] for row in watched.rows] == list(range(1, len(watched.rows) + 1))
     plain = pretrain(replace(watched.config, out=str(tmp_path / "plain")), progress=False)
     weights = [(run / "checkpoints" / "last" / "model.safetensors").read_bytes() for run in (tmp_path / "watched", plain)]
@@ -238,5 +238,5 @@ def test_a_run_that_cannot_go_on_says_so_on_the_page(tmp_path) -> None:
     videos = render_dataset(tmp_path / "videos", 24, seed=1, n_frames=20, size=(32, 40), actions=("walk", "run", "sit_down"), workers=0, progress=False).parent
     watched = live(videos, tmp_path / "run", batch_size=500)
     watched.train()
-    watched.wait()
+    watched.thread.join()
     assert 'role="alert"' in watched.status.value and "500" in watched.status.value and not watched.thread.is_alive()
