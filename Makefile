@@ -62,20 +62,20 @@ readme: $(VENV)/.dev ## Write README.md from nbs/index.ipynb
 samples: $(VENV)/.core ## Render data_samples/ anew (deterministic)
 	rm -rf data_samples.new && $(BIN)/ivdr render $(SAMPLES) --out data_samples.new
 
-STUDY  := data_samples/study
+STUDY  := nbs/walkthroughs/study
 SMALL  := SimCLR; SimCLR + SR; IIVDR; SR alone
 DIAL   := SimCLR + TC; IIVDR, contrast x 0.1
 
-study: $(VENV)/.core ## Run the whole study from nothing (three hours on two cores) and keep its tables in data_samples/study
+study: $(VENV)/.core ## Run the whole study from nothing (three hours on two cores) and keep its tables in nbs/walkthroughs/study
 	$(BIN)/ivdr compare --recipe study --out study
 	for set in study/correlation-*; do cp $$set/table.json $(STUDY)/$$(basename $$set).json; done
 	cp study/curves.csv $(STUDY)/
 
 study-small: $(VENV)/.core ## Train the six networks that are shipped (a quarter of an hour on two cores, none after `make study`), measure them on data_samples
 	$(BIN)/ivdr compare --recipe study --methods '$(SMALL); $(DIAL)' --correlations 0 --seeds 1 --out study
-	rm -rf $(STUDY)/networks data_samples/dial
+	rm -rf $(STUDY)/networks nbs/walkthroughs/dial
 	$(BIN)/ivdr export $(addprefix study/correlation-0/,simclr-s0 simclr-+-sr-s0 iivdr-s0 sr-alone-s0) --data data_samples --out $(STUDY)/networks
-	$(BIN)/ivdr export $(addprefix study/correlation-0/,simclr-+-tc-s0 iivdr-contrast-x-0.1-s0) --data data_samples --out data_samples/dial/networks
+	$(BIN)/ivdr export $(addprefix study/correlation-0/,simclr-+-tc-s0 iivdr-contrast-x-0.1-s0) --data data_samples --out nbs/walkthroughs/dial/networks
 
 clean: ## Remove the environment, caches and outputs of the demo
 	rm -rf $(VENV) build dist *.egg-info demo runs _proc _docs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -307,7 +307,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = dict(super()._repr_mimebundle_(**options) or {})
-        bundle |= {"text/plain": f"{type(self).__name__}: {self.alt}", "image/png": stacked(self.pictures())}
+        stills = self.pictures()  # none where nothing has happened yet
+        bundle |= {"text/plain": f"{type(self).__name__}: {self.alt}"} | ({"image/png": stacked(stills)} if stills else {})
         if os.environ.get("IVDR_WIDGETS") == "static":
             bundle.pop("application/vnd.jupyter.widget-view+json", None)
         return bundle, {"image/png": {"alt": self.alt}}
@@ -1112,7 +1113,7 @@ def check_same_clips(
             raise ValueError(f"{model.name!r} looked at other clips than {base.name!r}: {model.test.clips.shape[:2]} and {base.test.clips.shape[:2]} videos and clips; evaluate both on the same data")
 
 # %% ../nbs/15_widgets.ipynb #34cc9b06
-STUDY_NETWORKS = {  # title -> run folder beside the sample videos, colour
+STUDY_NETWORKS = {  # title -> run folder beside the walkthroughs, colour
     "SimCLR": ("study/networks/simclr-s0", "#30638e"), "SimCLR + TC": ("dial/networks/simclr-+-tc-s0", "#4f93b8"), "SimCLR + SR": ("study/networks/simclr-+-sr-s0", "#e0a458"),
     "IIVDR": ("study/networks/iivdr-s0", "#d1495b"), "IIVDR, contrast x 0.1": ("dial/networks/iivdr-contrast-x-0.1-s0", "#a4508b"),
     "SR alone": ("study/networks/sr-alone-s0", "#6a994e")}  # fmt: skip
@@ -1124,7 +1125,7 @@ def study_networks(
     "Where the trained networks lie that come with a checkout."
     if unknown := [name for name in names if name not in STUDY_NETWORKS]:
         raise ValueError(f"unknown network {unknown[0]!r}; accepted: {', '.join(STUDY_NETWORKS)}")
-    found = {name: sample_manifest().root / STUDY_NETWORKS[name][0] for name in names}
+    found = {name: sample_manifest().root.parent / "nbs" / "walkthroughs" / STUDY_NETWORKS[name][0] for name in names}
     if lacking := [folder for folder in found.values() if not folder.is_dir()]:
         raise ValueError(f"{lacking[0]} is not there: the study's networks come with a checkout of the project, or from `make study-small`")
     return found

@@ -350,10 +350,10 @@ def test_an_exported_run_is_small_and_scores_what_it_says(videos: Path, tmp_path
     (whole, _), (half, config) = load_run(run), load_run(out)
     for name, weight in whole.state_dict().items():
         assert torch.equal(half.state_dict()[name], weight.half().to(weight.dtype) if weight.is_floating_point() else weight), name
+    kept = Features.load(out / "results" / "features_test.npz")  # before a new measurement leaves its own
     told, found = load_result(out / "results" / "evaluation.json"), measure(out, videos, progress=False)
     assert str(tmp_path) not in (out / "checkpoints" / "last" / "state.json").read_text(), "where it was made is nobody's business"
     assert told.metrics == found.metrics and told.notes["cost"]["clips seen"] == found.notes["cost"]["clips seen"] == room.cost(run)["clips seen"] > 0
-    kept = Features.load(out / "results" / "features_test.npz")
     exact = extract_features(half.encoder, open_manifest(videos).split("test"), room.protocol_of(config, None), progress=False)
     assert kept.paths == exact.paths and kept.clips.dtype == np.float32 and kept.clips.shape[1] == 4 < exact.clips.shape[1]
     np.testing.assert_allclose(kept.clips, exact.clips[:, [0, 3, 6, 9]], rtol=1e-3, atol=1e-4)

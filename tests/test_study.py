@@ -119,8 +119,9 @@ def test_a_run_takes_no_study_as_a_key_of_its_own() -> None:
 # what is shipped
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
-SHIPPED = SAMPLES / "study"
-RUNS = sorted(SAMPLES.glob("*/networks/*"))
+WALKTHROUGHS = SAMPLES.parent / "nbs" / "walkthroughs"
+SHIPPED = WALKTHROUGHS / "study"
+RUNS = sorted(WALKTHROUGHS.glob("*/networks/*"))
 
 
 def test_the_shipped_tables_hold_the_runs_of_the_recipe_and_no_others() -> None:
@@ -136,7 +137,7 @@ def test_the_shipped_tables_hold_the_runs_of_the_recipe_and_no_others() -> None:
 
 def test_what_is_shipped_is_small() -> None:
     for part, count in (("study", 4), ("dial", 2)):
-        files = [file for file in (SAMPLES / part).rglob("*") if file.is_file()]
+        files = [file for file in (WALKTHROUGHS / part).rglob("*") if file.is_file()]
         assert sum(file.stat().st_size for file in files) < 5e6 and sum(file.name == "model.safetensors" for file in files) == count
 
 
