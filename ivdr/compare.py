@@ -428,20 +428,21 @@ def run_study(
 ) -> dict[float, Comparison]:  # by correlation
     "Render, train, measure: everything that a study's table needs; what is there already is not done again."
     study, out = _part_of(read_study(recipe), seeds, rows, correlations), Path(out)
-    found = {}
+    found: dict[float, Comparison] = {}
+    tables: dict[str, list[pd.DataFrame]] = {"study": [], "curves": []}
     for correlation in study.correlations:
         folder = out / f"correlation-{correlation:g}"
         if not (folder / "videos" / "manifest.csv").is_file():
             render_dataset(folder / "videos", correlation=correlation, progress=progress, **study.videos)
         found[correlation] = compare(folder / "videos", study.rows_at(correlation), folder, recipe, overrides=overrides, jobs=jobs, budget=study.budget,
                                      progress=progress, tasks=study.tasks, options=Options(**study.options))
-        for name, rows_of in (("study", lambda part: part.table), ("curves", epoch_curves)):
-            whole = pd.concat([rows_of(part).assign(correlation=key) for key, part in found.items()])
+        for name, part in (("study", found[correlation].table), ("curves", epoch_curves(found[correlation]))):
+            tables[name].append(part.assign(correlation=correlation))
             with replacing(out / f"{name}.csv") as file:
-                file.write(whole.to_csv(index=False, float_format="%.6g").encode())
+                file.write(pd.concat(tables[name]).to_csv(index=False, float_format="%.6g").encode())
     return found
 
-
+# %% ../nbs/18_compare.ipynb #cb60ddd3
 def _part_of(study: Study, seeds: int | None, rows: Sequence[str] | None, correlations: Sequence[float] | None) -> Study:
     "The part of a study that was asked for."
     for asked, there, what in ((rows, list(study.rows), "row"), (correlations, list(study.correlations), "correlation")):

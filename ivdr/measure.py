@@ -17,7 +17,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -749,7 +749,8 @@ def export_run(
         if (run / "log.csv").is_file():
             (draft / "log.csv").write_text(_thinned((run / "log.csv").read_text(), log_rows))
         if data is not None:
-            _measure_small(draft, partial(measure, draft, data, tasks, protocol, progress=progress, command=command), lambda test, file: few_clips(test, clips).save(file, str(dtype).removeprefix("torch.")))
+            result = measure(draft, data, tasks, protocol, progress=progress, command=command)
+            _keep_small(draft, result, clips, str(dtype).removeprefix("torch."))
         draft.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -765,12 +766,16 @@ def few_clips(
     return dataclasses.replace(features, clips=features.clips[:, kept], position=features.position[:, kept])
 
 
-def _measure_small(draft: Path, ask: Callable[[], Result], keep: Callable[[Features, Path], Any]) -> None:
-    "Measure an exported run, and of what the measurement wrote keep the figures and the test videos' features."
-    result = ask()
+def _keep_small(
+    draft: Path,  # an exported run that was measured
+    result: Result,  # what was found
+    clips: int,  # of each test video
+    dtype: str,  # of their features
+) -> None:
+    "Of all that a measurement wrote keep the figures and the test videos' features."
     seen = draft / "results" / "features_test.npz"
     test = Features.load(seen) if seen.is_file() else None
     shutil.rmtree(draft / "results")
     save_result(result, draft / "results" / "evaluation.json")
     if test is not None:
-        keep(test, seen)
+        few_clips(test, clips).save(seen, dtype)
