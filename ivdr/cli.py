@@ -275,11 +275,21 @@ def command_demo(args: argparse.Namespace) -> None:
 # %% ../nbs/22_cli.ipynb #cd0d1221
 def command_bench(args: argparse.Namespace) -> None:
     "Time the fast form of a computation against the plain one."
-    from ivdr.bench import bench_losses, bench_retrieval
+    from ivdr import bench
+    from ivdr.training import read_config
+    named = {key: value for key in ("method", "backbone", "batch_size") if (value := getattr(args, key)) is not None}
+    if args.what in ("decode", "loader", "step"):
+        config = read_config(args.recipe, data=args.data, out="unused", **{**named, **dotted_options(args.words), "clips.cache": False})
     if args.what == "losses":
-        table = bench_losses(args.batch_size)
+        table = bench.bench_losses(args.batch_size or 40)
+    elif args.what == "retrieval":
+        table = bench.bench_retrieval(args.queries, args.gallery)
+    elif args.what == "decode":
+        table = bench.bench_decode(args.data, config, args.videos or 8, args.against, args.rounds)
+    elif args.what == "loader":
+        table = bench.bench_loader(args.data, config, args.workers, args.videos or 400, args.rounds)
     else:
-        table = bench_retrieval(args.queries, args.gallery)
+        table = bench.bench_step(config, args.rounds, args.compile)
     _say(table.text)
     if args.json:
         _say(table.json)
@@ -543,9 +553,19 @@ def _comparing_verbs(verbs: Any) -> None:
     p.add_argument("--seeds", type=int, help="how many, for the spread; 1, or as the study says, if not given")
     p.add_argument("--protocol", help="a named protocol to measure by; if not given, the recipe's own clips")
     p.add_argument("--jobs", type=int, help="runs at the same time, one core each; as many as there are cores if not given")
-    p = _verb(verbs, "bench", command_bench, "ivdr bench losses --json")
-    p.add_argument("what", choices=["losses", "retrieval"], help="what to time")
-    p.add_argument("--batch-size", type=int, dest="batch_size", default=40, help="losses: videos of a batch")
+    p = _verb(verbs, "bench", command_bench, "ivdr bench losses --json\n  ivdr bench decode --data prepared --against raw\n"
+              "  ivdr bench loader --data prepared --workers 8\n  ivdr bench step --recipe kinetics400_iivdr --batch-size 64", free=True)  # fmt: skip
+    p.add_argument("what", choices=["decode", "loader", "step", "losses", "retrieval"], help="what to time")
+    p.add_argument("--data", default="data_samples", help="decode, loader: videos")
+    p.add_argument("--against", help="decode: the same videos before they were prepared")
+    p.add_argument("--videos", type=int, help="decode: files to try, 8 if not given; loader: videos read a turn, 400 if not given")
+    p.add_argument("--workers", type=int, default=2, help="loader: processes that decode")
+    p.add_argument("--rounds", type=int, default=3, help="decode, loader, step: turns of each form")
+    p.add_argument("--recipe", default="iivdr", help="decode, loader, step: a recipe's name or file")
+    p.add_argument("--method", help="decode, loader, step: another method than the recipe's")
+    p.add_argument("--backbone", help="step: another backbone than the recipe's")
+    p.add_argument("--batch-size", type=int, dest="batch_size", help="losses (40), loader and step (the recipe's): videos of a batch")
+    p.add_argument("--compile", action="store_true", help="step: try torch.compile too")
     p.add_argument("--queries", type=int, default=20_000, help="retrieval: vectors that ask; Kinetics' validation set")
     p.add_argument("--gallery", type=int, default=240_000, help="retrieval: vectors that are searched; Kinetics' training set")
     p.add_argument("--json", action="store_true", help="print one JSON line last")

@@ -252,7 +252,7 @@ def test_wrong_use_says_what_is_accepted(call):
 
 def test_real_networks_train_and_bfloat16_loss_is_float32():
     torch.manual_seed(0)
-    method = IIVDR(create_backbone("small"))
+    method = IIVDR(create_backbone("r21d"))
     clips = torch.randn(2, 3, 3, 8, 32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = method(clips, draws(method, b=2))
