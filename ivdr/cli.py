@@ -14,6 +14,7 @@ import logging
 import platform
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -586,7 +587,7 @@ def make_parser() -> argparse.ArgumentParser:
 # %% ../nbs/22_cli.ipynb #6d97d748
 def main(
     argv: Sequence[str] | None = None,  # words after `ivdr`; those of the process if not given
-) -> int:  # exit code: 0 done, 2 a mistake that can be mended, 1 a fault of ours, 128 + n stopped by signal n
+) -> int:  # exit code: 0 done, or saved after SIGTERM; 2 a mistake that can be mended, 1 a fault of ours, 130 after Ctrl-C
     "Run one verb of the `ivdr` command."
     words = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
@@ -600,7 +601,9 @@ def main(
         return 0
     except KeyboardInterrupt as interrupt:
         print(f"ivdr: {str(interrupt) or 'interrupted'}", file=sys.stderr)
-        return 128 + int(getattr(interrupt, "signum", 2))
+        number = int(getattr(interrupt, "signum", signal.SIGINT))
+        # a scheduler's notice, and the run is saved: nothing failed
+        return 0 if number == signal.SIGTERM else 128 + number
     except Exception as error:
         if args.debug:
             raise

@@ -2,9 +2,11 @@
 import json
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 import torch
 from processes import kill_when
 
-from ivdr import training
+from ivdr import cli, training
 from ivdr.training import CheckpointError, Interrupted, TrainConfig, checkpoint_folders, load_checkpoint, pretrain, read_config, read_log
 from ivdr.video import write_video
 
@@ -308,3 +310,79 @@ def test_two_processes_agree_and_see_the_same_videos(videos: Path, tmp_path: Pat
     assert [a + b for a, b in zip(first["seen"], second["seen"], strict=True)] == alone["seen"]
     assert read_log(tmp_path / "pair")["step"].tolist() == list(range(1, 10))
     assert json.loads((tmp_path / "pair" / "run.json").read_text())["processes"] == 2
+
+
+def train_by_command(config: TrainConfig, rank: int, world: int, port: int) -> None:
+    "`ivdr pretrain` in one process of a job."
+    os.environ |= {} if world == 1 else {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    recipe = Path(config.out).with_name(f"{Path(config.out).name}-{os.getpid()}.yaml")
+    training.write_config(config, recipe)
+    code = cli.main(["pretrain", "--recipe", str(recipe), "--data", config.data, "--out", config.out])
+    recipe.unlink()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    sys.exit(code)
+
+
+def start_job(config: TrainConfig, world: int) -> list[Any]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(train_by_command, config, rank, world, port) for rank in range(world)]
+
+
+def codes(job: list[Any]) -> list[int | None]:
+    for process in job:
+        process.join(120)
+        assert not process.is_alive(), "a process of the job hangs"
+    return [process.exitcode for process in job]
+
+
+def stop_job(job: list[Any], how: str, run: Path, step: int) -> None:
+    "Stop a job after a step, and see what becomes of it."
+    until = time.monotonic() + 120
+    while all(process.is_alive() for process in job) and logged_steps(run) < step:
+        assert time.monotonic() < until, "the job does not get on"
+        time.sleep(0.001)
+    stopped = {"kill": job, "kill one": job[-1:], "terminate": job}[how]
+    for process in stopped:
+        os.kill(process.pid, signal.SIGTERM if how == "terminate" else signal.SIGKILL)
+    ended = codes(job)
+    if how == "terminate":
+        assert ended == [0] * len(job), "a scheduler's notice is no failure"
+    elif how == "kill":
+        assert ended == [-signal.SIGKILL] * len(job)
+    elif len(job) > 1:
+        assert ended[-1] == -signal.SIGKILL and ended[0] not in (0, None), "a job that lost a process must say so"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_pair(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("pair") / "run"
+    assert codes(start_job(tiny(videos, run), 2)) == [0, 0]
+    return run
+
+
+def steps_to_stop_at(how: str, times: int) -> list[int]:
+    "Random steps in growing order, so that the job gets on between two stops."
+    return sorted(random.Random(how).sample(range(1, 11), times))
+
+
+# all ten steps in a row and every combination: IVDR_LONG=1
+LONG = bool(os.environ.get("IVDR_LONG"))
+JOBS = [(how, world, workers) for how in ("kill", "kill one", "terminate") for world in (1, 2) for workers in (0, 2)] if LONG else [
+    ("kill", 2, 2), ("kill one", 2, 0), ("terminate", 2, 2)]
+
+
+@pytest.mark.parametrize(("how", "world", "workers"), JOBS)
+def test_a_job_stopped_in_any_way_ends_with_the_same_bits(
+        videos: Path, uninterrupted: Path, uninterrupted_pair: Path, tmp_path: Path, how: str, world: int, workers: int) -> None:
+    config = tiny(videos, tmp_path / "run", workers=workers, checkpoint_every=2)
+    run = Path(config.out)
+    for step in steps_to_stop_at(how, 10 if LONG else 2):
+        stop_job(start_job(config, world), how, run, step)
+        assert all((folder / "state.json").is_file() for folder in checkpoint_folders(run))
+    assert codes(start_job(config, world)) == [0] * world
+    assert weights(run) == weights(uninterrupted if world == 1 else uninterrupted_pair)
+    assert read_log(run)["step"].tolist() == list(range(1, 13))
+    assert not [path for path in run.rglob("*") if path.name.startswith(".tmp")], "half a file was left"
