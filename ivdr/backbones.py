@@ -63,6 +63,15 @@ class FlatConv3d(nn.Conv3d):
         thin = [side == 1 and step == 1 and not pad for side, step, pad in zip(conv.kernel_size, conv.stride, conv.padding)]
         return thin[0] or all(thin[1:])
 
+    @classmethod
+    def exchange(
+        cls,
+        network: nn.Module,  # whose flat convolutions become of this class
+    ) -> None:
+        "Let a network compute all convolutions of that kind in this way."
+        for conv in filter(cls.fits, network.modules()):
+            conv.__class__ = cls  # it has the same weights and settings and nothing more
+
     def forward(
         self,
         input: Tensor,  # float (B, C, T, H, W)
@@ -128,7 +137,18 @@ def _keep_time(layer: nn.Module) -> nn.Module:
     )
 
 # %% ../nbs/05_backbones.ipynb #d7f54a58
+def _dilate(
+    network: "Backbone",  # whose layers are exchanged
+    dilated: bool,  # take the last halving of time out
+) -> None:
+    if dilated not in ((False, True) if network.last_halving else (False,)):
+        raise ValueError(f"dilated: got {dilated!r}; accepted is false{' or true' if network.last_halving else ''}")
+    for name in network.last_halving * dilated:
+        network.set_submodule(name, _keep_time(network.get_submodule(name)))
+
+# %% ../nbs/05_backbones.ipynb #6e85a5aa
 class Backbone(nn.Module):
+    "A video network without a head: named stages, one after the other."
     "A video network without a head: named stages, one after the other."
     minimum: tuple[int, int, int] = (1, 1, 1)  # smallest (frames, height, width) that every stage survives
     last_halving: ClassVar[tuple[str, ...]] = ()  # the layers that `dilated` exchanges, by their names in the network
@@ -141,15 +161,11 @@ class Backbone(nn.Module):
         dilated: bool = False,  # take the last halving of time out
     ) -> None:
         super().__init__()
+        self.out_channels = out_channels
         for name, stage in stages.items():
             self.add_module(name, stage)
-        self.out_channels = out_channels
-        if dilated not in ((False, True) if self.last_halving else (False,)):
-            raise ValueError(f"dilated: got {dilated!r}; accepted is false" + (" or true" if self.last_halving else ""))
-        for name in self.last_halving if dilated else ():
-            self.set_submodule(name, _keep_time(self.get_submodule(name)))
-        for conv in filter(FlatConv3d.fits, self.modules()):
-            conv.__class__ = FlatConv3d  # it has the same weights and settings and nothing more
+        _dilate(self, dilated)
+        FlatConv3d.exchange(self)
 
     def forward(
         self,
@@ -157,8 +173,7 @@ class Backbone(nn.Module):
     ) -> Tensor:  # float (B, F, T', H', W')
         "The feature map of each clip."
         _check_clips(clips, self.minimum, type(self).__name__)
-        clips = lay_like(clips, self)
-        clips = clips - clips.mean(2, keepdim=True) if self.moving else clips
+        clips = lay_like(clips - clips.mean(2, keepdim=True) if self.moving else clips, self)
         for stage in self.children():
             clips = stage(clips)
         return clips
@@ -168,7 +183,7 @@ class Backbone(nn.Module):
         frames: int,  # T
         size: int,  # H and W, pixels
     ) -> tuple[int, ...]:  # (F, T', H', W')
-        "The shape of one clip's feature map, found without computing the map."
+        "The shape of one clip's feature map, found without computing it."
         return _output_shape(self, 1, 3, frames, size, size)[1:]
 
 # %% ../nbs/05_backbones.ipynb #01e31cb9

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['CONFIG_HELP', 'SCAN_HELP', 'EVALUATE_HELP', 'COMPARE_HELP', 'dotted_options', 'command_render', 'command_scan',
            'command_pretrain', 'command_evaluate', 'command_export', 'command_features', 'command_retrieve',
-           'command_compare', 'command_report', 'command_demo', 'command_bench', 'check_versions', 'check_decoder',
-           'check_bf16', 'check_gpu', 'check_disk', 'command_doctor', 'make_parser', 'main']
+           'command_compare', 'command_report', 'command_demo', 'command_bench', 'command_plan', 'check_versions',
+           'check_decoder', 'check_bf16', 'check_gpu', 'check_disk', 'command_doctor', 'make_parser', 'main']
 
 # %% ../nbs/22_cli.ipynb #1d11c50a
 import argparse
+import json
 import logging
 import platform
 import shlex
@@ -295,6 +296,31 @@ def command_bench(args: argparse.Namespace) -> None:
     if args.json:
         _say(table.json)
 
+# %% ../nbs/22_cli.ipynb #0c89e309
+def _json_line(
+    file: str,  # what `ivdr bench ... --json` printed
+) -> dict[str, Any]:
+    "The last line of a file, which is JSON."
+    lines = Path(file).read_text().strip().splitlines()
+    try:
+        found = json.loads(lines[-1]) if lines else None
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or found.get("bench") != "step":
+        raise ValueError(f"{file} does not end with the JSON line of `ivdr bench step --json`")
+    return found
+
+
+def command_plan(args: argparse.Namespace) -> None:
+    "Say how many hours, decoding cores and gigabytes a full run needs, and what it costs."
+    from ivdr.bench import plan_run
+    from ivdr.training import read_config
+    config = read_config(args.recipe, data="prepared", out="unused", **dotted_options(args.words))
+    step = None if args.step is None else _json_line(args.step)
+    plan = plan_run(config, args.dataset, args.gpus, args.gpu, args.share, step, args.decode_ms, args.mb_per_second, args.price)
+    _say(plan.text, "", f"next:    ivdr prepare RAW --out prepared, then torchrun --nproc-per-node {min(8, args.gpus)} -m ivdr.cli pretrain --recipe {args.recipe} "
+         "--data prepared --out runs/full --resume auto")  # fmt: skip
+
 # %% ../nbs/22_cli.ipynb #94920d04
 def check_versions() -> str:
     "Versions of what the results depend on."
@@ -554,6 +580,9 @@ def _comparing_verbs(verbs: Any) -> None:
     p.add_argument("--seeds", type=int, help="how many, for the spread; 1, or as the study says, if not given")
     p.add_argument("--protocol", help="a named protocol to measure by; if not given, the recipe's own clips")
     p.add_argument("--jobs", type=int, help="runs at the same time, one core each; as many as there are cores if not given")
+
+# %% ../nbs/22_cli.ipynb #192fe8ed
+def _speed_verbs(verbs: Any) -> None:
     p = _verb(verbs, "bench", command_bench, "ivdr bench losses --json\n  ivdr bench decode --data prepared --against raw\n"
               "  ivdr bench loader --data prepared --workers 8\n  ivdr bench step --recipe kinetics400_iivdr --batch-size 64", free=True)  # fmt: skip
     p.add_argument("what", choices=["decode", "loader", "step", "losses", "retrieval"], help="what to time")
@@ -571,7 +600,19 @@ def _comparing_verbs(verbs: Any) -> None:
     p.add_argument("--gallery", type=int, default=240_000, help="retrieval: vectors that are searched; Kinetics' training set")
     p.add_argument("--json", action="store_true", help="print one JSON line last")
 
-# %% ../nbs/22_cli.ipynb #192fe8ed
+
+    p = _verb(verbs, "plan", command_plan, "ivdr plan kinetics400 --gpus 8\n  ivdr plan kinetics400 --gpus 8 --step step.json --decode-ms 3.1 --price 2.5", free=True)
+    p.add_argument("dataset", choices=["kinetics400", "ucf101", "hmdb51"], help="videos to train on")
+    p.add_argument("--gpus", type=int, required=True, help="over all nodes")
+    p.add_argument("--gpu", choices=["3090", "4090", "a100", "h100", "h200"], default="h100", help="kind, whose data sheet is believed")
+    p.add_argument("--share", type=float, help="of that peak a step reaches; assumed if not given")
+    p.add_argument("--step", help="file with the JSON line of `ivdr bench step --json` on such a GPU, instead of --gpu and --share")
+    p.add_argument("--decode-ms", type=float, dest="decode_ms", help="a clip of one core, as `ivdr bench decode` says; assumed if not given")
+    p.add_argument("--mb-per-second", type=float, dest="mb_per_second", help="size of a prepared video; assumed if not given")
+    p.add_argument("--price", type=float, help="of a GPU for an hour")
+    p.add_argument("--recipe", default="kinetics400_iivdr", help="a recipe's name or file; dotted keys change it")
+
+# %% ../nbs/22_cli.ipynb #4ce977d0
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `ivdr` command."
     from ivdr import __version__
@@ -580,7 +621,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ivdr {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (_training_verbs, _measuring_verbs, _feature_verbs, _comparing_verbs, _data_verbs):
+    for add in (_training_verbs, _measuring_verbs, _feature_verbs, _comparing_verbs, _speed_verbs, _data_verbs):
         add(verbs)
     return parser
 

@@ -1493,7 +1493,7 @@ def pretrain(
             f"processes of their own decode; weights: {run / 'checkpoints' / 'last' / MODEL}", progress)  # fmt: skip
     return run
 
-
+# %% ../nbs/11_training.ipynb #6f1a32b6
 def say(
     words: str,  # for the person at the terminal
     aloud: bool = True,  # or keep quiet
