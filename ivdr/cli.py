@@ -12,6 +12,7 @@ __all__ = ['CONFIG_HELP', 'SCAN_HELP', 'EVALUATE_HELP', 'COMPARE_HELP', 'dotted_
 import argparse
 import json
 import logging
+import os
 import platform
 import shlex
 import shutil
@@ -128,6 +129,20 @@ def _numbers(
         raise ValueError(f"--{option} is '{text}'; it takes numbers separated by commas, as in 1,5,10") from None
 
 
+def _shared(args: argparse.Namespace) -> bool:  # whether this process goes on and measures
+    "Under torchrun or accelerate, let all processes compute features; the first one then measures."
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return True
+    from accelerate import PartialState
+
+    from ivdr.measure import share_features
+    state = PartialState(cpu=args.device == "cpu")
+    share_features(args.run, args.data, _listed(args.tasks), args.protocol, str(state.device), args.workers, state.is_main_process, args.gallery)
+    first = bool(state.is_main_process)
+    state.destroy_process_group()
+    return first
+
+# %% ../nbs/22_cli.ipynb #4f501781
 def command_evaluate(args: argparse.Namespace) -> None:
     "Measure what a run has learnt."
     from ivdr.measure import Options, measure, summary
@@ -135,6 +150,8 @@ def command_evaluate(args: argparse.Namespace) -> None:
     run = Path(args.run)
     options = Options(k=args.k, labels=tuple(_numbers(args.labels, "labels")), draws=args.draws, recipe=args.finetune, share=args.share,
                       classes=None if args.classes is None else tuple(_listed(args.classes)))
+    if not _shared(args):
+        return
     result = measure(run, args.data, tasks=_listed(args.tasks), protocol=args.protocol, device=args.device, workers=args.workers,
                      command=shlex.join(["ivdr", *args.argv]), options=options, gallery=args.gallery)
     out = Path(args.out) if args.out else run / "results" / "evaluation.json"

@@ -32,6 +32,7 @@ from zipfile import BadZipFile
 # %% ../nbs/12_evaluation.ipynb #0d52ff0d
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from safetensors import safe_open
@@ -1202,6 +1203,23 @@ def _to_do(
     return work
 
 # %% ../nbs/12_evaluation.ipynb #1f81f59a
+def _all_here() -> None:
+    "Wait for the other processes, where there are any."
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _claim_together(
+    folders: Mapping[Path, dict[str, Any]],  # and what is to be in them
+    rank: int,  # of this process
+) -> None:
+    "The first process makes the folders, then the others see whether they are those that they want."
+    for turn in (False, True):
+        for place, index in folders.items() if (rank > 0) == turn else ():
+            _claim(place, index)
+        _all_here()
+
+# %% ../nbs/12_evaluation.ipynb #f2082fe7
 def write_features(
     backbone: nn.Module,  # (B, 3, T, S, S) float -> (B, F, T', S', S'); its weights, modes and device are as before afterwards
     manifest: Manifest,  # the videos
@@ -1217,24 +1235,26 @@ def write_features(
     missing: Missing = "raise",  # a video that cannot be read ends it with a `VideoError`, or is left out and listed
     backwards: str | Path | None = None,  # a second folder, for the same clips played the other way, from the same decoding
 ) -> FeatureFiles:  # what was written to `folder`
-    "`extract_features` into files, a shard at a time, going on where an earlier call was stopped."
+    "`extract_features` into files, a shard at a time, going on where an earlier call was stopped; processes of a job share the shards."
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, and has to be at least 1")
     folders = {reverse: Path(folder)} | ({} if backwards is None else {not reverse: Path(backwards)})
     device, network = torch.device(device), network_hash(backbone)
-    for direction, place in folders.items():
-        _claim(place, _features_index(manifest, protocol, network, direction, dtype, shard_size))
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    _claim_together({place: _features_index(manifest, protocol, network, direction, dtype, shard_size) for direction, place in folders.items()}, rank)
     shards = list(_blocks(len(manifest), shard_size))
     work = _to_do(folders, shards, manifest, protocol, missing)
+    _all_here()
     with tqdm(total=len(manifest), desc="features", unit="video", disable=None if progress else True) as bar, _at_work(backbone, device):
         for number, (rows, directions) in enumerate(zip(shards, work, strict=True)):
-            if not directions:
+            if not directions or number % world != rank:
                 bar.update(rows.stop - rows.start)
                 continue
             clips = evaluation_clips(Manifest(manifest.table[rows], manifest.root), protocol)
             made = _extract(backbone, clips, protocol, directions, device, batch_size, workers, missing, bar)
             for direction, features in zip(directions, made, strict=True):
                 _write_shard(folders[direction], number, features, dtype)
+    _all_here()
     return FeatureFiles(folder, verify=False)
 
 # %% ../nbs/12_evaluation.ipynb #3cb1685c

@@ -6,8 +6,8 @@
 __all__ = ['logger', 'AnyFeatures', 'Figures', 'TASKS', 'USUAL', 'COSTS', 'COLUMNS', 'protocol_of', 'retrieval_figures',
            'knn_figures', 'linear_figures', 'select', 'limited_figures', 'confusion_figures', 'progress_figures',
            'intra_figures', 'inter_figures', 'finetune_figures', 'Options', 'Task', 'Cost', 'video_cost', 'cost',
-           'cost_text', 'Looks', 'Bench', 'missing_words', 'measure', 'method_name', 'headline', 'formatted',
-           'figure_table', 'summary', 'export_run', 'few_clips']
+           'cost_text', 'Looks', 'Bench', 'missing_words', 'share_features', 'measure', 'method_name', 'headline',
+           'formatted', 'figure_table', 'summary', 'export_run', 'few_clips']
 
 # %% ../nbs/16_measure.ipynb #356c09d5
 import dataclasses
@@ -500,6 +500,46 @@ def _result(
                   parameters=count_parameters(bench.method.backbone), chance=blind, notes=notes)
 
 # %% ../nbs/16_measure.ipynb #aa840099
+def _look_at(
+    run: Path | str,
+    data: Path | str,
+    tasks: Sequence[str],
+    protocol: Protocol | str | None,
+    device: str,
+    workers: int,
+    progress: bool,
+    options: Options | None,
+    gallery: Path | str | None,
+) -> tuple[Bench, tuple[Manifest, Manifest]]:  # what the tasks are handed; the data set that judges and the one that is fitted on
+    _check_tasks(tasks)
+    method, config = load_run(run, device)
+    how = protocol if isinstance(protocol, Protocol) else protocol_of(config, protocol)
+    manifest = open_manifest(data)
+    other = manifest if gallery is None else open_manifest(gallery)
+    bench = Bench(Path(run), method, (other.split(how.gallery_split), manifest.split(how.query_split)), how, any(TASKS[name].backwards for name in tasks),
+                  device, workers, progress, config, gallery is not None, None if protocol is None else how, options or Options())
+    _check_classes(bench, tasks)
+    return bench, (manifest, other)
+
+
+def share_features(
+    run: Path | str,  # run folder that `pretrain` wrote
+    data: Path | str,  # as for `measure`, and all that follows
+    tasks: Sequence[str] = USUAL,  # some of `TASKS`
+    protocol: Protocol | str | None = None,
+    device: str = "cpu",  # of this process
+    workers: int = 0,
+    progress: bool = True,
+    gallery: Path | str | None = None,
+) -> None:
+    "In a job of several processes, compute the features together that `measure` will then find; it is called by all of them, `measure` by one."
+    if training := sorted({"finetune", "scratch"} & set(tasks)):
+        raise ValueError(f"task '{training[0]}' trains networks, which takes one process; several can share {', '.join(name for name in TASKS if name not in training)}")
+    bench, _ = _look_at(run, data, tasks, protocol, device, workers, progress, None, gallery)
+    if any(TASKS[name].features for name in tasks):
+        bench.files
+
+# %% ../nbs/16_measure.ipynb #634c6663
 def measure(
     run: Path | str,  # run folder that `pretrain` wrote
     data: Path | str,  # folder or manifest with a train and a test split
@@ -513,15 +553,8 @@ def measure(
     gallery: Path | str | None = None,  # another data set, whose training split is fitted on and ranked
 ) -> Result:  # the figures and everything they depend on
     "What a trained network knows, one question after the other; what was answered before is not asked again."
-    _check_tasks(tasks)
-    method, config = load_run(run, device)
-    how = protocol if isinstance(protocol, Protocol) else protocol_of(config, protocol)
-    manifest = open_manifest(data)
-    other = manifest if gallery is None else open_manifest(gallery)
-    bench = Bench(Path(run), method, (other.split(how.gallery_split), manifest.split(how.query_split)), how, any(TASKS[name].backwards for name in tasks),
-                  device, workers, progress, config, gallery is not None, None if protocol is None else how, options or Options())
-    _check_classes(bench, tasks)
-    notes = {"data": str(data), "epochs": config.epochs, "cost": cost(run)} | _left_out(bench)
+    bench, (manifest, other) = _look_at(run, data, tasks, protocol, device, workers, progress, options, gallery)
+    notes = {"data": str(data), "epochs": bench.config.epochs, "cost": cost(run)} | _left_out(bench)
     notes |= {} if gallery is None else {"gallery": str(gallery), "gallery_hash": other.hash}
     found, blind, missing = _ask_all(bench, tasks)
     notes |= {"options": {field: getattr(bench.options, field) for name in tasks for field in TASKS[name].uses}} | ({"missing": missing} if missing else {})
