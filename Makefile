@@ -38,8 +38,9 @@ $(VENV)/.dev: $(FACTS) | $(VENV)/.core
 demo: $(VENV)/.core ## Pretrain IIVDR and SimCLR on data_samples/, measure them, write demo/report.html (SEEDS=3 for the spread)
 	$(BIN)/ivdr demo --seeds $(SEEDS) --out demo
 
-test: $(VENV)/.dev ## Run every library notebook and every test
+test: $(VENV)/.dev ## Run every notebook and every test, in a real browser too (installs one where it can)
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null 2>&1
+	$(BIN)/python tests/browser/system_browser.py
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs

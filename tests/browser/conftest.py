@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,22 +16,21 @@ from typing import Any
 
 import nbformat
 import pytest
+import system_browser
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright: pip install 'ivdr[dev]'")
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-HOW_TO_INSTALL = ("NO BROWSER, SO NO WIDGET WAS TRIED: install one with `apt-get install -y --no-install-recommends chromium fonts-dejavu-core` "
-                  "as root, or with `playwright install chromium`")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     "A browser without a window: the system's, else playwright's own."
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    found = system_browser.find()
+    if found is None:
+        pytest.skip(system_browser.NO_BROWSER)
     with playwright_api.sync_playwright() as playwright:
-        if found is None and not Path(playwright.chromium.executable_path).exists():
-            pytest.skip(HOW_TO_INSTALL)
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         browser.close()
