@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,30 +45,30 @@ class Lab:
     folder: Path
 
 
-def settings(home: Path) -> dict[str, str]:
-    "An environment in which nobody's own configuration is read or written."
+def settings(home: Path, quiet: bool) -> dict[str, str]:
+    "An environment in which nobody's own configuration is read or written: a newcomer's, or one who has asked not to be asked."
     places = {"HOME": home, "JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_DATA_DIR": home / "data", "JUPYTER_RUNTIME_DIR": home / "runtime",
               "IPYTHONDIR": home / "ipython", "JUPYTERLAB_SETTINGS_DIR": home / "settings", "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces"}  # fmt: skip
     for place in places.values():
         place.mkdir(parents=True, exist_ok=True)
-    quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}))
+    if quiet:
+        asked = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+        asked.parent.mkdir(parents=True)
+        asked.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IVDR"))}
     return environment | {name: str(place) for name, place in places.items()} | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="session")
-def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    "JupyterLab on this machine only, with a folder of its own."
-    home, folder, token = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks"), secrets.token_hex(16)
+@contextmanager
+def running(command: list[str], folder: Path, home: Path, quiet: bool = True) -> Iterator[Lab]:
+    "A JupyterLab that this command starts, until it is no longer needed; reached from this machine only."
+    token = secrets.token_hex(16)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
-               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--LabApp.news_url=None"]  # fmt: skip
+    options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", "--expose-app-in-browser"]
     with (home / "lab.log").open("wb") as log:
-        server = subprocess.Popen(command, env=settings(home), stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen([*command, *options], env=settings(home, quiet), stdout=log, stderr=log, cwd=folder)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -86,6 +87,21 @@ def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
     finally:
         server.terminate()
         server.wait(30)
+
+
+@pytest.fixture
+def running_lab() -> Callable[..., AbstractContextManager[Lab]]:
+    "Start a JupyterLab by a command of one's own."
+    return running
+
+
+@pytest.fixture(scope="session")
+def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    "JupyterLab with a folder of its own."
+    folder = tmp_path_factory.mktemp("notebooks")
+    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--ip=127.0.0.1", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None"]
+    with running(command, folder, tmp_path_factory.mktemp("home")) as started:
+        yield started
 
 
 WATCH = """() => {
@@ -127,6 +143,17 @@ class Notebook:
         self.page.evaluate("""() => new Promise((done, fail) => { let last = '', still = 0; const start = performance.now(); const look = () => { const now = fingerprint() + filmprint();
             still = now === last ? still + 1 : 0; last = now; if (still >= 4) done(); else if (performance.now() - start > 5000) fail('the page did not come to rest'); else setTimeout(look, 80); }; look(); })""")
 
+    def tries(self, act: Callable[[], Any], seconds: float) -> bool:
+        "Whether doing something changes a figure or a film in this time."
+        self.page.evaluate("() => { window.everything = () => fingerprint() + filmprint(); window.watch('everything'); }")
+        act()
+        try:
+            self.page.wait_for_function("window.took !== null", timeout=1000 * seconds)
+        except playwright_api.TimeoutError:
+            return False
+        self.times.append(float(self.page.evaluate("window.took")))
+        return True
+
     def frames(self) -> list[str]:
         "Which frame each film shows at this moment."
         return list(self.page.eval_on_selector_all(".ivdr-film canvas", "all => all.map(c => c.dataset.frame || '')"))
@@ -156,27 +183,27 @@ class Notebook:
             print(f"\n{name}: control to changed figure, median {ordered[len(ordered) // 2]:.0f} ms, slowest {ordered[-1]:.0f} ms of {len(ordered)}")
 
 
+COMPLAINTS = """() => [...document.querySelectorAll(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], .jp-RenderedText[data-mime-type$='stderr']")]
+    .map(e => e.innerText).concat([...window.jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code').flatMap(c => c.outputs.toJSON())
+    .filter(o => o.output_type === 'error' || o.name === 'stderr').map(o => o.text || o.traceback.join('\\n')))"""
+
+
 @pytest.fixture
-def notebook(lab: Lab, chromium: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Notebook]]:
-    "Open a notebook with these cells, run them all, and afterwards insist that nothing complained."
+def in_lab(lab: Lab, chromium: Any, request: pytest.FixtureRequest) -> Iterator[Callable[[Path], Notebook]]:
+    "Open a notebook of the lab's folder, run all its cells, and afterwards insist that nothing complained."
     opened: list[Notebook] = []
     context = chromium.new_context(viewport={"width": 1280, "height": 1400})
 
-    def open_notebook(*cells: str) -> Notebook:
-        name = f"{request.node.name}.ipynb"
-        content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
-                                           metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
-        nbformat.write(content, lab.folder / name)
+    def open_notebook(path: Path) -> Notebook:
         page = context.new_page()
         shown = Notebook(page)
         opened.append(shown)
         page.on("console", lambda message: shown.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: shown.errors.append(str(error)))
-        page.goto(f"{lab.address}/lab/workspaces/{request.node.name}/tree/{name}?token={lab.token}")
+        page.goto(f"{lab.address}/lab/workspaces/{path.stem}/tree/{path.relative_to(lab.folder).as_posix()}?token={lab.token}")
         page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.context?.isReady && window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel", timeout=60_000)
         page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area').catch(() => null)")
         page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_selector(".ivdr", timeout=90_000)
         page.evaluate(WATCH)
         return shown
 
@@ -185,8 +212,24 @@ def notebook(lab: Lab, chromium: Any, request: pytest.FixtureRequest, tmp_path: 
     for number, shown in enumerate(opened):
         if pictures:
             shown.portraits(Path(pictures), f"{request.node.name}-{number}")
-        complaints = shown.page.eval_on_selector_all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], .jp-RenderedText[data-mime-type$='stderr']", "all => all.map(e => e.innerText)")
+        complaints = shown.page.evaluate(COMPLAINTS)
         shown.report(request.node.name)
+        shown.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
         assert not complaints, complaints
         assert not shown.errors, shown.errors
     context.close()
+
+
+@pytest.fixture
+def notebook(lab: Lab, in_lab: Callable[[Path], Notebook], request: pytest.FixtureRequest) -> Callable[..., Notebook]:
+    "Open a notebook that shows a widget, with these cells."
+
+    def open_cells(*cells: str) -> Notebook:
+        content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+                                           metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
+        nbformat.write(content, lab.folder / f"{request.node.name}.ipynb")
+        shown = in_lab(lab.folder / f"{request.node.name}.ipynb")
+        shown.page.wait_for_selector(".ivdr", timeout=90_000)
+        return shown
+
+    return open_cells
