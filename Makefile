@@ -28,6 +28,7 @@ $(VENV)/.core: $(FACTS)
 
 $(VENV)/.lab: $(FACTS) | $(VENV)/.core
 	$(call install,.[lab])
+	$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements  # asks about news of another house
 
 $(VENV)/.docs: $(FACTS) | $(VENV)/.core
 	$(call install,.[docs])
@@ -41,11 +42,11 @@ demo: $(VENV)/.core ## Pretrain IIVDR and SimCLR on data_samples/, measure them,
 test: $(VENV)/.dev ## Run every notebook and every test, in a real browser too (installs one where it can)
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null 2>&1
 	$(BIN)/python tests/system_browser.py
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# reached from this machine only, asking nothing of any other; the first walkthrough open, all of them listed beside it
+# for this machine only; the first walkthrough open, all of them listed beside it
 LAB := --ip=127.0.0.1 --ServerApp.root_dir=nbs --LabApp.default_url=/lab/tree/walkthroughs/$(notdir $(firstword $(sort $(wildcard nbs/walkthroughs/*.ipynb)))) \
-	--LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(if $(filter 0,$(shell id -u)),--allow-root)
+	$(if $(filter 0,$(shell id -u)),--allow-root)
 
 lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs (LAB_OPTIONS=--no-browser where there is no screen)
 	$(BIN)/jupyter lab $(LAB) $(LAB_OPTIONS)

@@ -84,7 +84,7 @@ def spoken(
     if found := list(dict.fromkeys(filter(None, own))) or words:
         return "; ".join(found)
     panels = [match[1] for output in cell.outputs if (match := re.match(r"[A-Z]\w+: (.+)", output.get("data", {}).get("text/plain", "")))]
-    drawn = "; ".join(panels or written)
+    drawn = "; ".join([panel[0].upper() + panel[1:] for panel in panels] or written)
     parts = [plain_words(re.sub(r"\s*\{.*\}$", "", section)), drawn, introduced(prose)]
     return " ".join(part if part[-1] in ".?!" else f"{part.rstrip(':,')}." for part in parts if part)
 
@@ -197,15 +197,15 @@ def page(
 
 def one_picture_each(
     cell: NotebookNode,  # with its outputs
-) -> list[NotebookNode]:  # the cell, and one without source for each picture after the first
-    "A cell of the page shows one picture at most, so that each has words of its own."
+) -> list[NotebookNode]:  # the cell, and one whose source is not shown for each picture after the first
+    "A cell of the page shows one picture at most, so that each has words of its own (a cell without any source would be dropped)."
     parts: list[list[NotebookNode]] = [] if cell.outputs else [[]]
     for output in cell.outputs:
         if not parts or is_picture(output) and any(is_picture(other) for other in parts[-1]):
             parts.append([])
         parts[-1].append(output)
     cell.outputs = parts[0]
-    more = [nbformat.v4.new_code_cell("", outputs=part, metadata={"tags": ["remove-input"]}, id=f"{cell.id}-{number}") for number, part in enumerate(parts[1:], 2)]
+    more = [nbformat.v4.new_code_cell("...", outputs=part, metadata={"tags": ["remove-input"]}, id=f"{cell.id}-{number}") for number, part in enumerate(parts[1:], 2)]
     return [cell, *more]
 
 

@@ -45,7 +45,7 @@ class Lab:
     folder: Path
 
 
-def settings(home: Path, quiet: bool) -> dict[str, str]:
+def settings(home: Path, quiet: bool = True) -> dict[str, str]:
     "An environment in which nobody's own configuration is read or written: a newcomer's, or one who has asked not to be asked."
     places = {"HOME": home, "JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_DATA_DIR": home / "data", "JUPYTER_RUNTIME_DIR": home / "runtime",
               "IPYTHONDIR": home / "ipython", "JUPYTERLAB_SETTINGS_DIR": home / "settings", "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces"}  # fmt: skip
@@ -60,15 +60,16 @@ def settings(home: Path, quiet: bool) -> dict[str, str]:
 
 
 @contextmanager
-def running(command: list[str], folder: Path, home: Path, quiet: bool = True) -> Iterator[Lab]:
+def running(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[Lab]:
     "A JupyterLab that this command starts, until it is no longer needed; reached from this machine only."
     token = secrets.token_hex(16)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", "--expose-app-in-browser"]
-    with (home / "lab.log").open("wb") as log:
-        server = subprocess.Popen([*command, *options], env=settings(home, quiet), stdout=log, stderr=log, cwd=folder)
+    said = Path(environment["HOME"]) / "lab.log"
+    with said.open("wb") as log:
+        server = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log, cwd=folder)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -82,7 +83,7 @@ def running(command: list[str], folder: Path, home: Path, quiet: bool = True) ->
         else:
             pytest.fail("JupyterLab did not start within a minute")
         if server.poll() is not None:
-            pytest.fail(f"JupyterLab ended by itself:\n{(home / 'lab.log').read_text()[-3000:]}")
+            pytest.fail(f"JupyterLab ended by itself:\n{said.read_text()[-3000:]}")
         yield Lab(address, token, folder)
     finally:
         server.terminate()
@@ -90,9 +91,9 @@ def running(command: list[str], folder: Path, home: Path, quiet: bool = True) ->
 
 
 @pytest.fixture
-def running_lab() -> Callable[..., AbstractContextManager[Lab]]:
-    "Start a JupyterLab by a command of one's own."
-    return running
+def starting() -> tuple[Callable[..., dict[str, str]], Callable[..., AbstractContextManager[Lab]]]:
+    "An environment of one's own, and a JupyterLab started in it by a command of one's own."
+    return settings, running
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +101,7 @@ def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
     "JupyterLab with a folder of its own."
     folder = tmp_path_factory.mktemp("notebooks")
     command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--ip=127.0.0.1", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None"]
-    with running(command, folder, tmp_path_factory.mktemp("home")) as started:
+    with running(command, folder, settings(tmp_path_factory.mktemp("home"))) as started:
         yield started
 
 
