@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -209,16 +210,15 @@ def in_lab(lab: Lab, chromium: Any, request: pytest.FixtureRequest) -> Iterator[
         return shown
 
     yield open_notebook
-    pictures = os.environ.get("IVDR_SCREENSHOTS")
+    complaints: list[str] = []
     for number, shown in enumerate(opened):
-        if pictures:
+        if pictures := os.environ.get("IVDR_SCREENSHOTS"):
             shown.portraits(Path(pictures), f"{request.node.name}-{number}")
-        complaints = shown.page.evaluate(COMPLAINTS)
         shown.report(request.node.name)
+        complaints += shown.page.evaluate(COMPLAINTS) + shown.errors
         shown.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
-        assert not complaints, complaints
-        assert not shown.errors, shown.errors
     context.close()
+    assert not complaints, complaints
 
 
 @pytest.fixture
@@ -228,8 +228,9 @@ def notebook(lab: Lab, in_lab: Callable[[Path], Notebook], request: pytest.Fixtu
     def open_cells(*cells: str) -> Notebook:
         content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
                                            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
-        nbformat.write(content, lab.folder / f"{request.node.name}.ipynb")
-        shown = in_lab(lab.folder / f"{request.node.name}.ipynb")
+        path = lab.folder / (re.sub(r"\W+", "-", request.node.name).strip("-") + ".ipynb")
+        nbformat.write(content, path)
+        shown = in_lab(path)
         shown.page.wait_for_selector(".ivdr", timeout=90_000)
         return shown
 
