@@ -9,7 +9,7 @@ import pytest
 from documentation import HEIGHTS, shared_site
 
 WIDTHS = (1280, 400)
-BETWEEN = (800, 1000, 1320, 1600)  # where lists beside the text come and go
+BETWEEN = (800, 1000, 1024, 1320, 1600)  # where lists beside the text come and go
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_text_and_lists_stand_side_by_side(reader: Callable[..., Any], width: in
     page = reader("07_shuffle_rank.html", width)
     at_rest(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-    assert page.locator("article").bounding_box()["width"] >= min(45 * 16, width - 40)
+    assert page.locator("article").bounding_box()["width"] >= min(40 * 16, width - 50)
     portrait(page, f"between-{width}")
 
 
