@@ -28,6 +28,7 @@ $(VENV)/.core: $(FACTS)
 
 $(VENV)/.lab: $(FACTS) | $(VENV)/.core
 	$(call install,.[lab])
+	$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements  # asks about news of another house
 
 $(VENV)/.docs: $(FACTS) | $(VENV)/.core
 	$(call install,.[docs])
@@ -38,12 +39,17 @@ $(VENV)/.dev: $(FACTS) | $(VENV)/.core
 demo: $(VENV)/.core ## Pretrain IIVDR and SimCLR on data_samples/, measure them, write demo/report.html (SEEDS=3 for the spread)
 	$(BIN)/ivdr demo --seeds $(SEEDS) --out demo
 
-test: $(VENV)/.dev ## Run every library notebook and every test
+test: $(VENV)/.dev ## Run every notebook and every test, in a real browser too (installs one where it can)
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null 2>&1
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python tests/system_browser.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs
-	cd nbs && ../$(BIN)/jupyter lab --ip 127.0.0.1 index.ipynb
+# for this machine only; the first walkthrough open, all of them listed beside it
+LAB := --ip=127.0.0.1 --ServerApp.root_dir=nbs --LabApp.default_url=/lab/tree/walkthroughs/$(notdir $(firstword $(sort $(wildcard nbs/walkthroughs/*.ipynb)))) \
+	$(if $(filter 0,$(shell id -u)),--allow-root)
+
+lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs (LAB_OPTIONS=--no-browser where there is no screen)
+	$(BIN)/jupyter lab $(LAB) $(LAB_OPTIONS)
 
 docs: $(VENV)/.docs ## Write the documentation site, to be read without a network: _docs/index.html
 	$(BIN)/python docs/make.py

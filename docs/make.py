@@ -44,6 +44,8 @@ def stage(
             trees += [lessons.toctree("Lessons", [f"{lesson.stem[:2]} {named} <{lesson.stem}>" for named, lesson in rooms.items()]),
                       lessons.toctree("Look up", ["api/index", *(path.stem for path in BESIDE)])]  # fmt: skip
             notebook.cells.append(nbformat.v4.new_markdown_cell("\n".join(trees), id="contents"))
+            first = notebook.cells[0]
+            first.source = first.source.replace("\n## ", f"\n{lessons.doors(walks, rooms)}\n\n## ", 1)
         page(str(name), nbformat.writes(notebook))
         if room:
             page(f"api/{room}.md", reference.page(room, f"../{path.name}", defined))

@@ -522,7 +522,7 @@ def variance_bars(
     "The variance between and within videos, stacked, one bar a model."
     if not splits:
         raise ValueError("splits is empty: give at least one model's (inter, intra)")
-    figure = Picture(5.4, 0.75 + 0.46 * len(splits) + 0.25 * bool(title))
+    figure = Picture(5.4, 0.8 + 0.46 * len(splits) + 0.25 * bool(title))
     axes = clean(figure.add_subplot(), title, grid="x")
     for row, (model, (inter, intra)) in enumerate(splits.items()):
         colour = (colours or {}).get(model) or method_colour(model, row)
@@ -531,10 +531,9 @@ def variance_bars(
         ratio = f"{intra / inter:.2g}" if inter > 0 else "∞"
         axes.text(inter + intra, row, f"  intra / inter {ratio}", va="center", fontsize=8, color=FAINT)
     axes.set_yticks(range(len(splits)), [method_name(model) for model in splits], color=INK, fontsize=8.5)
-    axes.set(ylim=(len(splits) - 0.45, -0.75), xlabel="variance of unit features", xlim=(0, 1.4 * max(a + b for a, b in splits.values())))
+    axes.set(ylim=(len(splits) - 0.45, -0.55), xlabel="variance of unit features", xlim=(0, 1.4 * max(a + b for a, b in splits.values())))
     keys = [Rectangle((0, 0), 1, 1, facecolor=FAINT), Rectangle((0, 0), 1, 1, facecolor=FAINT, alpha=0.4, hatch="////", edgecolor=PAPER)]
-    axes.legend(keys, ["inter: between videos", "intra: within videos"], frameon=False, fontsize=8, labelcolor=INK, ncols=2,
-                loc="lower left", bbox_to_anchor=(0, 1 - 0.02 / len(splits)), borderaxespad=0)  # fmt: skip
+    figure.legend(keys, ["inter: between videos", "intra: within videos"], frameon=False, fontsize=8, labelcolor=INK, ncols=2, loc="outside lower center")
     return figure
 
 # %% ../nbs/14_plots.ipynb #ce7e3255

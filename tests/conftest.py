@@ -15,5 +15,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    "The lessons first: one after the other in one process, they take longest, and the rest runs beside them."
-    items.sort(key=lambda item: item.path.name != "test_lessons.py")
+    "What takes longest first, the lessons in one process and the walkthroughs in the other; the rest runs after and beside them."
+    longest = ["test_lessons.py", "test_walkthroughs_in_lab.py"]
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))

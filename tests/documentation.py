@@ -52,6 +52,9 @@ def specimen() -> nbformat.NotebookNode:
         cell('#| fig-alt: "a line that a slider lifts"\nfigure', output(figure)),
         cell("panel", output(still, **{"image/png": {"alt": "a panel in <teal>"}})),
         cell("lost", output(lost)),
+        cell("show(one, 'a first of two')", output({"image/png": picture})),
+        nbformat.v4.new_markdown_cell("$$ c = d $$\n\nIt ends."),
+        cell("one, another", output({"image/png": picture}), output({"image/png": picture})),
     ], metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
+import nbformat
 import pytest
 from documentation import ROOT, shared_site
 
@@ -129,10 +130,28 @@ def test_directives_and_hidden_cells_are_gone(pages: dict[str, Page]) -> None:
     assert "HIDDEN" not in words and "UNSEEN" not in words and "a result" in words
 
 
-def test_pictures_have_words(pages: dict[str, Page]) -> None:
-    shown = [picture["alt"] for page in pages.values() for picture in page.pictures]
-    assert len(shown) > 100 and not [alt for alt in shown if not alt or re.search(r"\.(png|jpe?g|svg)$", alt)]
-    assert [picture["alt"] for picture in pages["walkthroughs/99_specimen.html"].pictures] == ["a panel in <teal>"]
+def test_pictures_have_words_of_their_own(pages: dict[str, Page]) -> None:
+    shown = {name: [picture["alt"] for picture in page.pictures] for name, page in pages.items()}
+    assert sum(map(len, shown.values())) > 100
+    for name, words in shown.items():
+        assert not [alt for alt in words if not alt.strip() or re.search(r"\.(png|jpe?g|svg)$|[`*$\\]", alt)], name
+        assert len(words) == len(set(words)), f"two pictures of {name} are called the same"
+    assert shown["walkthroughs/99_specimen.html"] == ["a panel in <teal>", "a first of two", "A specimen. It ends.", "A specimen. It ends. (2)"]
+
+
+@pytest.mark.parametrize(("source", "prose", "words"), [
+    ("#| fig-alt: 'a ring'\nshow(x, 'other')", "Seen here:", "a ring"),
+    ("show(x, 'a ring')", "Seen here:", "a ring"),
+    ("Image(stacked(x), alt='a ring')", "", "a ring"),
+    ("axis.set_title('Loss of $x_1$'); axis.set(xlabel='step')", "## Head\n\nA first sentence of the text. A second one follows, with `code` and [a link](x.md):", "Head. Loss of x_1; step. A second one follows, with code and a link."),
+    ("strips(rows, ['one', 'two'], 'three')", "$$ a = b $$\n\n* a list", "Head. one; two; three."),
+    ("%matplotlib inline", "Why?", "Head. Why?"),
+])  # fmt: skip
+def test_what_is_said_of_a_picture(source: str, prose: str, words: str) -> None:
+    lessons = pytest.importorskip("lessons")
+    said, source = lessons.directives(source)
+    picture = nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "<Figure size 1x1>"})
+    assert lessons.spoken(nbformat.v4.new_code_cell(source, outputs=[picture]), said, "Head", prose) == words
 
 
 def test_a_page_without_a_kernel_keeps_its_figures(pages: dict[str, Page]) -> None:

@@ -10,3 +10,15 @@ document.addEventListener("DOMContentLoaded", () => {
       .then(() => figure.frames && Plotly.addFrames(place, figure.frames));
   }
 });
+
+// Columns of words are set as words; numbers stay at the right.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const table of document.querySelectorAll(".cell_output table")) {
+    const rows = [...table.rows], number = /^[\s\d.,:±−–+%×e()-]*$/;
+    for (let column = 0; column < Math.max(...rows.map(row => row.cells.length)); column++) {
+      const cells = rows.map(row => row.cells[column]).filter(Boolean);
+      const body = cells.filter(cell => !cell.closest("thead"));
+      if (body.some(cell => !number.test(cell.textContent) && cell.textContent !== "nan")) cells.forEach(cell => cell.classList.add("words"));
+    }
+  }
+});

@@ -2,8 +2,8 @@
 
 import json
 import os
+import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,28 +11,28 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+import system_browser
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright: pip install 'ivdr[dev]'")
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-HOW_TO_INSTALL = ("NO BROWSER, SO NO WIDGET WAS TRIED: install one with `apt-get install -y --no-install-recommends chromium fonts-dejavu-core` "
-                  "as root, or with `playwright install chromium`")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     "A browser without a window: the system's, else playwright's own."
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    found = system_browser.find()
+    if found is None:
+        pytest.skip(system_browser.NO_BROWSER)
     with playwright_api.sync_playwright() as playwright:
-        if found is None and not Path(playwright.chromium.executable_path).exists():
-            pytest.skip(HOW_TO_INSTALL)
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         browser.close()
@@ -46,30 +46,31 @@ class Lab:
     folder: Path
 
 
-def settings(home: Path) -> dict[str, str]:
-    "An environment in which nobody's own configuration is read or written."
+def settings(home: Path, quiet: bool = True) -> dict[str, str]:
+    "An environment in which nobody's own configuration is read or written: a newcomer's, or one who has asked not to be asked."
     places = {"HOME": home, "JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_DATA_DIR": home / "data", "JUPYTER_RUNTIME_DIR": home / "runtime",
               "IPYTHONDIR": home / "ipython", "JUPYTERLAB_SETTINGS_DIR": home / "settings", "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces"}  # fmt: skip
     for place in places.values():
         place.mkdir(parents=True, exist_ok=True)
-    quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}))
+    if quiet:
+        asked = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+        asked.parent.mkdir(parents=True)
+        asked.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IVDR"))}
     return environment | {name: str(place) for name, place in places.items()} | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="session")
-def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    "JupyterLab on this machine only, with a folder of its own."
-    home, folder, token = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks"), secrets.token_hex(16)
+@contextmanager
+def running(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[Lab]:
+    "A JupyterLab that this command starts, until it is no longer needed; reached from this machine only."
+    token = secrets.token_hex(16)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
-               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--LabApp.news_url=None"]  # fmt: skip
-    with (home / "lab.log").open("wb") as log:
-        server = subprocess.Popen(command, env=settings(home), stdout=log, stderr=log, cwd=folder)
+    options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", "--expose-app-in-browser"]
+    said = Path(environment["HOME"]) / "lab.log"
+    with said.open("wb") as log:
+        server = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log, cwd=folder)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -83,11 +84,26 @@ def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
         else:
             pytest.fail("JupyterLab did not start within a minute")
         if server.poll() is not None:
-            pytest.fail(f"JupyterLab ended by itself:\n{(home / 'lab.log').read_text()[-3000:]}")
+            pytest.fail(f"JupyterLab ended by itself:\n{said.read_text()[-3000:]}")
         yield Lab(address, token, folder)
     finally:
         server.terminate()
         server.wait(30)
+
+
+@pytest.fixture
+def starting() -> tuple[Callable[..., dict[str, str]], Callable[..., AbstractContextManager[Lab]]]:
+    "An environment of one's own, and a JupyterLab started in it by a command of one's own."
+    return settings, running
+
+
+@pytest.fixture(scope="session")
+def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    "JupyterLab with a folder of its own."
+    folder = tmp_path_factory.mktemp("notebooks")
+    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--ip=127.0.0.1", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None"]
+    with running(command, folder, settings(tmp_path_factory.mktemp("home"))) as started:
+        yield started
 
 
 WATCH = """() => {
@@ -129,6 +145,17 @@ class Notebook:
         self.page.evaluate("""() => new Promise((done, fail) => { let last = '', still = 0; const start = performance.now(); const look = () => { const now = fingerprint() + filmprint();
             still = now === last ? still + 1 : 0; last = now; if (still >= 4) done(); else if (performance.now() - start > 5000) fail('the page did not come to rest'); else setTimeout(look, 80); }; look(); })""")
 
+    def tries(self, act: Callable[[], Any], seconds: float) -> bool:
+        "Whether doing something changes a figure or a film in this time."
+        self.page.evaluate("() => { window.everything = () => fingerprint() + filmprint(); window.watch('everything'); }")
+        act()
+        try:
+            self.page.wait_for_function("window.took !== null", timeout=1000 * seconds)
+        except playwright_api.TimeoutError:
+            return False
+        self.times.append(float(self.page.evaluate("window.took")))
+        return True
+
     def frames(self) -> list[str]:
         "Which frame each film shows at this moment."
         return list(self.page.eval_on_selector_all(".ivdr-film canvas", "all => all.map(c => c.dataset.frame || '')"))
@@ -158,37 +185,53 @@ class Notebook:
             print(f"\n{name}: control to changed figure, median {ordered[len(ordered) // 2]:.0f} ms, slowest {ordered[-1]:.0f} ms of {len(ordered)}")
 
 
+COMPLAINTS = """() => [...document.querySelectorAll(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], .jp-RenderedText[data-mime-type$='stderr']")]
+    .map(e => e.innerText).concat([...window.jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code').flatMap(c => c.outputs.toJSON())
+    .filter(o => o.output_type === 'error' || o.name === 'stderr').map(o => o.text || o.traceback.join('\\n')))"""
+
+
 @pytest.fixture
-def notebook(lab: Lab, chromium: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Notebook]]:
-    "Open a notebook with these cells, run them all, and afterwards insist that nothing complained."
+def in_lab(lab: Lab, chromium: Any, request: pytest.FixtureRequest) -> Iterator[Callable[[Path], Notebook]]:
+    "Open a notebook of the lab's folder, run all its cells, and afterwards insist that nothing complained."
     opened: list[Notebook] = []
     context = chromium.new_context(viewport={"width": 1280, "height": 1400})
 
-    def open_notebook(*cells: str) -> Notebook:
-        name = f"{request.node.name}.ipynb"
-        content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
-                                           metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
-        nbformat.write(content, lab.folder / name)
+    def open_notebook(path: Path) -> Notebook:
         page = context.new_page()
         shown = Notebook(page)
         opened.append(shown)
         page.on("console", lambda message: shown.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: shown.errors.append(str(error)))
-        page.goto(f"{lab.address}/lab/workspaces/{request.node.name}/tree/{name}?token={lab.token}")
+        page.goto(f"{lab.address}/lab/workspaces/{path.stem}/tree/{path.relative_to(lab.folder).as_posix()}?token={lab.token}")
         page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.context?.isReady && window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel", timeout=60_000)
         page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area').catch(() => null)")
         page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_selector(".ivdr", timeout=90_000)
         page.evaluate(WATCH)
         return shown
 
     yield open_notebook
-    pictures = os.environ.get("IVDR_SCREENSHOTS")
+    complaints: list[str] = []
     for number, shown in enumerate(opened):
-        if pictures:
+        if pictures := os.environ.get("IVDR_SCREENSHOTS"):
             shown.portraits(Path(pictures), f"{request.node.name}-{number}")
-        complaints = shown.page.eval_on_selector_all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], .jp-RenderedText[data-mime-type$='stderr']", "all => all.map(e => e.innerText)")
         shown.report(request.node.name)
-        assert not complaints, complaints
-        assert not shown.errors, shown.errors
+        complaints += shown.page.evaluate(COMPLAINTS) + shown.errors
+        shown.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
     context.close()
+    assert not complaints, complaints
+
+
+@pytest.fixture
+def notebook(lab: Lab, in_lab: Callable[[Path], Notebook], request: pytest.FixtureRequest) -> Callable[..., Notebook]:
+    "Open a notebook that shows a widget, with these cells."
+
+    def open_cells(*cells: str) -> Notebook:
+        content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+                                           metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
+        path = lab.folder / (re.sub(r"\W+", "-", request.node.name).strip("-") + ".ipynb")
+        nbformat.write(content, path)
+        shown = in_lab(path)
+        shown.page.wait_for_selector(".ivdr", timeout=90_000)
+        return shown
+
+    return open_cells

@@ -9,6 +9,7 @@ import pytest
 from documentation import HEIGHTS, shared_site
 
 WIDTHS = (1280, 400)
+BETWEEN = (800, 1000, 1024, 1320, 1600)  # where lists beside the text come and go
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,15 @@ def test_reading_from_the_first_page_to_the_last(reader: Callable[..., Any], sit
             onward.click()
     pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")} - {"search.html", "genindex.html", "py-modindex.html"}
     assert len(seen) == len(set(seen)) and set(seen) == pages
+
+
+@pytest.mark.parametrize("width", BETWEEN)
+def test_text_and_lists_stand_side_by_side(reader: Callable[..., Any], width: int) -> None:
+    page = reader("07_shuffle_rank.html", width)
+    at_rest(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert page.locator("article").bounding_box()["width"] >= min(40 * 16, width - 50)
+    portrait(page, f"between-{width}")
 
 
 def test_the_list_of_lessons_opens_on_a_phone(reader: Callable[..., Any]) -> None:
