@@ -38,7 +38,7 @@ def laid_out(path: Path, folder: Path) -> Path:  # the copy
     "A walkthrough as it lies in a checkout, with the data that it reads beside it."
     copy = folder / path.relative_to(ROOT)
     copy.parent.mkdir(parents=True, exist_ok=True)
-    beside = {folder / place.relative_to(ROOT): place for place in (ROOT / "data_samples", *path.parent.iterdir()) if place.suffix != ".ipynb" and not place.name.startswith(".")}
+    beside = {folder / place.relative_to(ROOT): place for place in (ROOT / "data_samples", ROOT / "README.md", *path.parent.iterdir()) if place.suffix != ".ipynb" and not place.name.startswith(".")}
     for place, real in beside.items():
         if not place.exists():
             place.symlink_to(real, target_is_directory=real.is_dir())
@@ -49,6 +49,12 @@ def laid_out(path: Path, folder: Path) -> Path:  # the copy
             cell.outputs = []  # what is seen is new
     nbformat.write(content, copy)
     return copy
+
+
+def stderr_of(path: Path) -> set[str]:
+    "A refusal that a walkthrough is about stands in it as committed; nothing else may be said on stderr."
+    outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+    return {output.text.strip() for output in outputs if output.get("name") == "stderr"}
 
 
 def moves(shown: Any) -> bool:
@@ -71,6 +77,7 @@ def moves(shown: Any) -> bool:
 @pytest.mark.parametrize("walkthrough", WALKTHROUGHS, ids=lambda path: path.stem)
 def test_walkthrough(lab: Any, in_lab: Callable[[Path], Any], walkthrough: Path) -> None:
     shown = in_lab(laid_out(walkthrough, lab.folder))
+    shown.foreseen = stderr_of(walkthrough)
     page, seen = shown.page, list[str]()
     for number, outputs in enumerate(page.evaluate(OUTPUTS)):
         kinds = {kind for output in outputs if (kind := kind_of(output))}
