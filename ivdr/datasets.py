@@ -326,7 +326,7 @@ def _lost_members(
     members = unreadable[unreadable["path"].isin(split.keys())]
     return pd.DataFrame({"path": members["path"], "split": members["path"].map(split), "reason": members["reason"]}, dtype=object)
 
-
+# %% ../nbs/03_datasets.ipynb #240a26c3
 def list_videos(
     folder: str | Path,  # holds label/video, or {train,test}/label/video, or a manifest.csv with labels, groups and splits
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:  # columns path, label, group, split and any others; (path, reason) of what cannot be listed

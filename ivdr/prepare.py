@@ -241,7 +241,7 @@ def _read_records(
             found.setdefault(line["source"], []).append(line)
     return found
 
-
+# %% ../nbs/20_prepare.ipynb #9649f3c9
 @contextmanager
 def _open_record(
     path: Path,  # of this shard
@@ -368,7 +368,7 @@ def _obituary(
         raise RuntimeError(f"a worker process {how} before it had anything to do")
     return {"source": job.name, "path": job.target, "stamp": _stamp(job.source), "reason": f"the process that was preparing it {how}"}
 
-
+# %% ../nbs/20_prepare.ipynb #a75c31f5
 def _run(
     jobs: Sequence[_Job],  # films
     workers: int,  # processes; 0: this one alone

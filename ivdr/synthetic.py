@@ -980,7 +980,7 @@ def _render_all(jobs: Sequence[tuple[Path, Scene, int]], workers: int | None) ->
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(_render_one, jobs, chunksize=4)
 
-
+# %% ../nbs/02_synthetic.ipynb #f54168e8
 def claim(
     out: Path,  # folder: new, empty, or claimed before with the same options
     options: dict[str, Any],  # what decides on the bytes that go into it, as JSON gives it back
