@@ -7,7 +7,7 @@ __all__ = ['Array', 'Colour', 'SKINS', 'HAIRS', 'SHIRTS', 'TROUSERS', 'SHOES', '
            'REVERSALS', 'JOINTS', 'PLACES', 'SPOTS', 'CAMERAS', 'LIGHTS', 'DISTRACTORS', 'HOME', 'Part', 'Turn',
            'RENDERER', 'Person', 'person', 'keyframes', 'Motion', 'pose', 'background', 'Distractor', 'Scene',
            'motion_of', 'phases', 'clock_time', 'time_reversed', 'random_scene', 'render', 'dataset_scenes', 'factors',
-           'render_dataset']
+           'claim', 'render_dataset']
 
 # %% ../nbs/02_synthetic.ipynb #47418d97
 import hashlib
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from .sampling import sample_rng
-from .video import probe, write_video
+from .video import probe, whole_file, write_video
 
 # %% ../nbs/02_synthetic.ipynb #97c7992b
 Array = NDArray[Any]
@@ -980,23 +980,26 @@ def _render_all(jobs: Sequence[tuple[Path, Scene, int]], workers: int | None) ->
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(_render_one, jobs, chunksize=4)
 
-
-def _write_text(path: Path, text: str) -> None:
-    partial_file = path.with_name(f".{path.name}.part")
-    partial_file.write_text(text)
-    os.replace(partial_file, path)
-
-
-def _claim(out: Path, options: dict[str, Any]) -> None:
-    if (out / "render.json").is_file():
-        known = json.loads((out / "render.json").read_text())
+# %% ../nbs/02_synthetic.ipynb #f54168e8
+def claim(
+    out: Path,  # folder: new, empty, or claimed before with the same options
+    options: dict[str, Any],  # what decides on the bytes that go into it, as JSON gives it back
+    record: str = "render.json",  # name of the file in it that keeps them
+) -> None:
+    "Take a folder for the output of one command with these options, or raise a `ValueError` that says why it cannot be."
+    others = [entry.name for entry in out.iterdir()] if out.is_dir() else [""] * out.exists()
+    if (out / record).is_file():
+        known = json.loads((out / record).read_text())
         changed = [f"{key} {known.get(key)!r}, now {options.get(key)!r}" for key in sorted({*known, *options}) if known.get(key) != options.get(key)]
         if changed:
-            raise ValueError(f"{out} holds videos rendered with other options ({'; '.join(changed)}); choose another folder")
-    elif out.exists() and (not out.is_dir() or any(entry.name != "README.md" for entry in out.iterdir())):
+            raise ValueError(f"{out} holds videos made with other options ({'; '.join(changed)}); choose another folder")
+        return
+    # a call that was killed right here left the record under a temporary name
+    if any(name != "README.md" and not (name.startswith(f".{record}.") and name.endswith(".part")) for name in others):
         raise ValueError(f"{out} is not an empty folder and was not made by this command; choose another")
     out.mkdir(parents=True, exist_ok=True)
-    _write_text(out / "render.json", json.dumps(options, indent=1) + "\n")
+    with whole_file(out / record) as partial_file:
+        partial_file.write_text(json.dumps(options, indent=1) + "\n")
 
 # %% ../nbs/02_synthetic.ipynb #bc83b2c6
 def render_dataset(
@@ -1018,7 +1021,7 @@ def render_dataset(
     "Render videos into out/{train,test}/{action}/ with a manifest that carries every factor."
     out, size = Path(out), (int(size[0]), int(size[1]))
     plan = dataset_scenes(n_videos, seed, correlation, test_share, persons, actions, places, n_frames, fps, size)
-    _claim(out, {"renderer": RENDERER, "n_videos": n_videos, "seed": seed, "correlation": correlation, "n_frames": n_frames, "size": list(size),
+    claim(out, {"renderer": RENDERER, "n_videos": n_videos, "seed": seed, "correlation": correlation, "n_frames": n_frames, "size": list(size),
                  "fps": fps, "test_share": test_share, "persons": list(persons), "actions": list(actions), "places": list(places), "crf": crf})
     names = [f"{split}/{s.action}/{s.action}_{s.person.name}_{i:05d}.mp4" for i, (split, s) in enumerate(plan)]
     for folder in {Path(name).parent for name in names}:
@@ -1029,5 +1032,6 @@ def render_dataset(
         {"path": name, "label": s.action, "group": s.person.name, "split": split, **facts, **factors(s), "correlation": correlation}
         for name, (split, s), facts in zip(names, plan, done)
     ]
-    _write_text(out / "manifest.csv", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    with whole_file(out / "manifest.csv") as partial_file:
+        pd.DataFrame(rows).to_csv(partial_file, index=False, lineterminator="\n")
     return out / "manifest.csv"

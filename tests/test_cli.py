@@ -11,7 +11,7 @@ from ivdr.cli import dotted_options, main
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "realdata"
-VERBS = ("demo", "render", "scan", "pretrain", "evaluate", "export", "features", "retrieve", "compare", "bench", "report", "doctor")
+VERBS = ("demo", "render", "scan", "prepare", "pretrain", "evaluate", "export", "features", "retrieve", "compare", "bench", "report", "doctor")
 
 
 def ivdr(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -57,6 +57,8 @@ def trained(videos: Path) -> Path:
 
 @pytest.mark.parametrize("words, named", [
     (["report", "no/such/run"], "no/such/run"),
+    (["prepare", "no/such/folder", "--out", "o"], "no/such/folder"),
+    (["prepare", "VIDEOS", "--out", "o", "--crf", "60"], "crf 60"),
     (["evaluate", "no/such/run", "--data", "VIDEOS"], "no/such/run"),
     (["scan", "no/such/folder", "--out", "m.csv"], "no/such/folder"),
     (["scan", "marsian", "VIDEOS", "--out", "m.csv"], "marsian"),
