@@ -240,3 +240,77 @@ def test_a_run_that_cannot_go_on_says_so_on_the_page(tmp_path) -> None:
     watched.train()
     watched.thread.join()
     assert 'role="alert"' in watched.status.value and "500" in watched.status.value and not watched.thread.is_alive()
+
+
+# one model at several epochs
+
+def grown(name="growing", epochs=(0, 2, 5), shift=0.3):
+    base, noise = features(videos=20, clips=3), RNG.normal(size=(20, 3, 8)).astype(np.float32)
+    return w.model_over_epochs(name, {e: replace(base, clips=base.clips + shift * e * noise) for e in epochs})
+
+
+def test_maps_of_epochs_share_one_layout() -> None:
+    model = grown()
+    maps = dict(w.epoch_maps(model.epochs))
+    rows = {e: f.clips.reshape(60, -1).astype(float) for e, f in model.epochs.items()}
+    units = {e: x / np.linalg.norm(x, axis=1, keepdims=True) for e, x in rows.items()}
+    centred = {e: x - x.mean(0) for e, x in units.items()}
+    solved = [np.linalg.lstsq(centred[e], maps[e], rcond=None)[0] for e in maps]
+    for e, projection in zip(maps, solved):
+        np.testing.assert_allclose(projection, solved[0], atol=1e-6, err_msg=f"epoch {e} has axes or a scale of its own")
+    assert max(np.abs(points).max() for points in maps.values()) == pytest.approx(1.0)
+    u, s, vt = np.linalg.svd(np.concatenate(list(centred.values())), full_matrices=False)
+    assert np.abs(vt[:2] @ solved[0] / np.linalg.norm(solved[0], axis=0)).max(0) == pytest.approx([1, 1], abs=1e-6)
+    for how in w.layouts():
+        twice = dict(w.epoch_maps({3: model.test, 7: model.test}, how))
+        assert np.corrcoef(twice[3].ravel(), twice[7].ravel())[0, 1] > 0.95, f"{how}: what does not change must not move"
+
+
+def test_the_slider_over_epochs_moves_every_model_that_knows_the_epoch() -> None:
+    models = [grown("a", (0, 2, 5)), grown("b", (1, 5)), w.ClipModel("c", grown().test)]
+    models[1:] = [replace(m, test=replace(m.test, paths=models[0].test.paths)) if not m.epochs else m for m in models[1:]]
+    explorer = w.EmbeddingExplorer(models)
+    assert [e for _, e in explorer.controls.epoch.options] == [0, 1, 2, 5] and explorer.controls.epoch.value == 5
+    titles = {}
+    for _, epoch in explorer.controls.epoch.options:
+        explorer.controls.epoch.value = epoch
+        titles[epoch] = [f.layout.title.text for f in explorer.figures]
+        for m, model in enumerate(models):
+            points = w.explorer_points(explorer, m)
+            np.testing.assert_array_equal(explorer.figures[m].data[0].x, points[:, 0])
+            near = w.neighbours(w.clip_space(model.at(epoch)[1], model.at(epoch)[1]), [explorer.controls.video.value * 3 + explorer.controls.clip.value])
+            assert explorer.rows[6 * m : 6 * m + 6] == near.tolist(), "neighbours are those of the epoch that is shown"
+    assert titles == {0: ["a, epoch 0", "b, epoch 1", "c"], 1: ["a, epoch 0", "b, epoch 1", "c"], 2: ["a, epoch 2", "b, epoch 1", "c"], 5: ["a, epoch 5", "b, epoch 5", "c"]}
+    assert len(explorer.pictures()) == 3
+    assert w.EmbeddingExplorer(models[2:]).controls.time.layout.display == "none"
+
+
+def test_epochs_of_other_clips_are_refused() -> None:
+    with pytest.raises(ValueError, match="'a' looked at other clips after epoch 3"):
+        w.model_over_epochs("a", {3: features(5), 4: features(6)})
+    with pytest.raises(ValueError, match="no epochs"):
+        w.model_over_epochs("a", {})
+
+
+def test_a_run_folder_brings_its_epochs_unless_other_clips_were_evaluated(tmp_path) -> None:
+    model = grown()
+    (tmp_path / "config.yaml").write_text("data: d\nout: o\nmethod: iivdr\n")
+    with pytest.raises(ValueError, match="no results/features_test.npz"):
+        w.run_models([tmp_path])
+    for epoch, seen in model.epochs.items():
+        seen.save(tmp_path / "results" / "epochs" / f"{epoch:04d}.npz")
+    [read] = w.run_models([tmp_path])
+    assert list(read.epochs) == [0, 2, 5] and (read.test.clips == model.test.clips).all()
+    features(4).save(tmp_path / "results" / "features_test.npz")
+    [read] = w.run_models([tmp_path])
+    assert not read.epochs and len(read.test) == 4
+
+
+def test_what_lies_where_it_lay_is_not_sent_again() -> None:
+    figure, x, sent = w.go.FigureWidget(), np.arange(5.0), []
+    trace = {"type": "scatter", "x": x, "y": x, "marker": {"color": x, "size": 3.0}, "name": "a"}
+    w.fill_figure(figure, [trace], {})
+    figure._send_update_msg = lambda restyle_data=None, **others: sent.append(restyle_data)
+    w.fill_figure(figure, [{**trace, "x": x[:], "marker": {"color": x, "size": 3.0}}], {})
+    w.fill_figure(figure, [{**trace, "x": x[::-1]}], {})
+    assert [sorted(data) for data in sent if data] == [["x"]] and figure.data[0].x[0] == 4.0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -91,12 +92,16 @@ def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
 
 
 WATCH = """() => {
+  // of a long array some entries are looked at: spelling out a map of 50,000 points would take longer than the move that is timed
+  const some = a => a === null || typeof a !== 'object' || a.length === undefined ? a : a.length <= 120 ? [...a] : [a.length, ...Array.from({ length: 60 }, (_, i) => a[Math.floor(i * (a.length - 1) / 59)])];
   window.fingerprint = () => JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].map(g => (g.data || []).map(t =>
-    [t.x, t.y, t.z, t.visible, t.marker && t.marker.color, t.marker && t.marker.symbol])));
-  window.filmprint = () => JSON.stringify([...document.querySelectorAll('.ivdr-player')].map(p => [...p.querySelectorAll('.ivdr-film')].map(f => [...f.querySelectorAll('b, small')].map(e => e.textContent))));
+    [t.x, t.y, t.z, t.visible, t.marker && t.marker.color, t.marker && t.marker.symbol, t.selectedpoints].map(some))));
+  // films count as changed when words and pictures are there
+  window.filmprint = () => JSON.stringify([...document.querySelectorAll('.ivdr-player')].map(p => [...p.querySelectorAll('.ivdr-film')].map(f => [f.querySelector('canvas').dataset.sheet, ...[...f.querySelectorAll('b, small')].map(e => e.textContent)])));
+  const drawn = () => [...document.querySelectorAll('.ivdr-film canvas')].every(c => c.dataset.sheet);
   window.watch = name => { const probe = window[name], before = probe(); window.took = null; let start = performance.now();
     for (const e of ['keydown', 'pointerdown']) document.addEventListener(e, () => { start = performance.now(); }, { once: true, capture: true });
-    const poll = () => { if (probe() !== before) window.took = performance.now() - start; else requestAnimationFrame(poll); }; poll(); };
+    const poll = () => { if (probe() !== before && (name !== 'filmprint' || drawn())) window.took = performance.now() - start; else requestAnimationFrame(poll); }; poll(); };
 }"""
 
 
@@ -165,7 +170,8 @@ def notebook(lab: Lab, chromium: Any, request: pytest.FixtureRequest, tmp_path: 
     context = chromium.new_context(viewport={"width": 1280, "height": 1400})
 
     def open_notebook(*cells: str) -> Notebook:
-        name = f"{request.node.name}.ipynb"
+        test = re.sub(r"\W+", "-", request.node.name).strip("-")
+        name = f"{test}.ipynb"
         content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
                                            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
         nbformat.write(content, lab.folder / name)
@@ -174,7 +180,7 @@ def notebook(lab: Lab, chromium: Any, request: pytest.FixtureRequest, tmp_path: 
         opened.append(shown)
         page.on("console", lambda message: shown.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: shown.errors.append(str(error)))
-        page.goto(f"{lab.address}/lab/workspaces/{request.node.name}/tree/{name}?token={lab.token}")
+        page.goto(f"{lab.address}/lab/workspaces/{test}/tree/{name}?token={lab.token}")
         page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.context?.isReady && window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel", timeout=60_000)
         page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area').catch(() => null)")
         page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
