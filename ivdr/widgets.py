@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['PLAYER_SCRIPT', 'STYLE', 'PRETEXTS', 'SEGMENT_COLOURS', 'STUDY_NETWORKS', 'SCORES', 'sample_manifest', 'manifest_of',
-           'Reel', 'thumbnails', 'read_reel', 'sheet', 'unpack', 'Film', 'FilmPlayer', 'stacked', 'Panel',
-           'quiet_layout', 'quiet_axis', 'dot', 'html_table', 'is_same', 'fill_figure', 'wrapped', 'side_by_side',
-           'Chosen', 'Views', 'method_views', 'seen_alone', 'timeline_rows', 'part_of', 'ranges', 'timeline_traces',
-           'strip_image', 'timeline_layout', 'timeline_figure', 'seen_table', 'view_films', 'video_names',
-           'SamplerControls', 'ClipSamplerWidget', 'sampler_pictures', 'Anatomy', 'cosines', 'anatomy', 'SegmentReader',
-           'read_ideally', 'read_blindly', 'read_by', 'segment_readers', 'network_clip', 'read_twice', 'slot_names',
-           'matrix_traces', 'matrix_layout', 'curve_traces', 'curve_layout', 'anatomy_table', 'segment_films',
-           'ShuffleControls', 'ShuffleRankWidget', 'ClipModel', 'model_over_epochs', 'stored_epochs', 'MeanColours',
-           'sample_models', 'run_models', 'check_same_clips', 'study_networks', 'study_models', 'ClipSpace', 'joined',
-           'clip_space', 'rank_clips', 'clip_ranks', 'ClipPictures', 'clip_place', 'clip_film', 'ranking_table',
-           'chance_at', 'open_models', 'RankingControls', 'ClipRankingWidget', 'gallery_start', 'ranked_films',
+           'Reel', 'thumbnails', 'read_reel', 'sheet', 'unpack', 'Film', 'FilmPlayer', 'stacked', 'Describer',
+           'figures_in', 'Panel', 'quiet_layout', 'quiet_axis', 'dot', 'html_table', 'is_same', 'fill_figure',
+           'wrapped', 'side_by_side', 'full_width', 'Chosen', 'Views', 'method_views', 'seen_alone', 'timeline_rows',
+           'part_of', 'ranges', 'timeline_traces', 'strip_image', 'timeline_layout', 'timeline_figure', 'seen_table',
+           'view_films', 'video_names', 'SamplerControls', 'ClipSamplerWidget', 'sampler_pictures', 'Anatomy',
+           'cosines', 'anatomy', 'SegmentReader', 'read_ideally', 'read_blindly', 'read_by', 'segment_readers',
+           'network_clip', 'read_twice', 'slot_names', 'matrix_traces', 'matrix_layout', 'curve_traces', 'curve_layout',
+           'anatomy_table', 'segment_films', 'ShuffleControls', 'ShuffleRankWidget', 'ClipModel', 'model_over_epochs',
+           'stored_epochs', 'MeanColours', 'sample_models', 'run_models', 'check_same_clips', 'study_networks',
+           'study_models', 'ClipSpace', 'joined', 'clip_space', 'rank_clips', 'clip_ranks', 'taken_for',
+           'only_confused_by', 'ClipPictures', 'clip_place', 'clip_film', 'ranking_table', 'chance_at', 'open_models',
+           'RankingControls', 'ClipRankingWidget', 'gallery_start', 'kept_apart', 'apart_words', 'ranked_films',
            'show_rankings', 'ranking_pictures', 'layouts', 'project', 'common_axes', 'epoch_maps', 'turned',
            'clip_values', 'cloud_style', 'point_size', 'has_symbols', 'cloud_key', 'map_traces', 'map_layout',
            'neighbours', 'thread_table', 'ExplorerControls', 'EmbeddingExplorer', 'explorer_points', 'explorer_view',
@@ -191,6 +192,7 @@ PLAYER_SCRIPT += """
   function build() {
     const films = model.get('films'), choosable = model.get('choosable'), focused = cells.findIndex(c => c.box === document.activeElement);
     grid.replaceChildren(); cells = []; let row = null, group = null;
+    grid.classList.toggle('ivdr-ranked', choosable);
     films.forEach((film, i) => {
       if (row === null || film.group !== group) {
         group = film.group;
@@ -244,12 +246,17 @@ STYLE = """
 .ivdr .ivdr-dot { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%; margin-right: 0.45em; }
 .ivdr .ivdr-scroll { overflow-x: auto; max-width: 100%; }
 .ivdr .jp-RenderedHTMLCommon, .ivdr p { margin: 2px 0; }
-.ivdr .widget-box { overflow: visible; flex-wrap: wrap; }
+.ivdr { width: 100%; min-width: 0; box-sizing: border-box; padding-right: 8px; }
+.ivdr .widget-box { overflow: visible; min-width: 0; max-width: 100%; }
+.ivdr .widget-hbox { flex-wrap: wrap; }
+.ivdr .widget-inline-hbox { min-width: 0; max-width: 100%; }
+.ivdr .widget-checkbox { width: auto; }
 .ivdr .js-plotly-plot { max-width: 100%; }
-.ivdr button:focus-visible, .ivdr-player button:focus-visible { outline: 2px solid #56b4e9; outline-offset: 2px; }
+.ivdr :is(button, select, input, .noUi-handle):focus-visible { outline: 2px solid #56b4e9 !important; outline-offset: 2px; }
 .ivdr-player .ivdr-bar { margin: 2px 0 6px; }
 .ivdr-player button { font: inherit; color: inherit; background: none; border: 1px solid rgba(128, 128, 128, 0.6); border-radius: 4px; padding: 2px 10px; cursor: pointer; }
 .ivdr-player .ivdr-films { display: flex; flex-wrap: wrap; gap: 4px 26px; align-items: flex-start; }
+.ivdr-player .ivdr-films.ivdr-ranked { flex-direction: column; }
 .ivdr-player .ivdr-heading { font-weight: bold; }
 .ivdr-player .ivdr-row { display: flex; flex-wrap: wrap; gap: 8px; align-items: flex-start; }
 .ivdr-player .ivdr-film { margin: 0; padding: 0; border: none; text-align: left; display: block; }
@@ -310,12 +317,37 @@ def stacked(
     page.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
+class Describer(anywidget.AnyWidget):
+    "Gives the plotly figures of a panel, which have no words of their own, a text for screen readers; and brings the look of the room."
+    _css = STYLE
+    _esm = """
+    function render({ model, el }) {
+      const say = () => { const words = model.get('words'); (el.closest('.ivdr')?.querySelectorAll('.js-plotly-plot') || []).forEach((plot, i) => {
+        plot.setAttribute('role', 'img'); plot.setAttribute('aria-label', words[Math.min(i, words.length - 1)]); }); };
+      const watcher = new MutationObserver(say);
+      const start = () => { const panel = el.closest('.ivdr'); if (panel) { watcher.observe(panel, { childList: true, subtree: true }); say(); } else if (alive) requestAnimationFrame(start); };
+      let alive = true;
+      start(); model.on('change:words', say);
+      return () => { alive = false; watcher.disconnect(); model.off('change:words', say); };
+    }
+    export default { render };
+    """
+    words = traitlets.List[Any]().tag(sync=True)  # one text a figure; the last one serves all further figures
+
+def figures_in(
+    box: Any,  # a widget
+) -> list[go.FigureWidget]:  # from top to bottom
+    "The plotly figures inside."
+    return [box] if isinstance(box, go.FigureWidget) else [figure for child in getattr(box, "children", ()) for figure in figures_in(child)]
+
+# %% ../nbs/15_widgets.ipynb #2444547f
 class Panel(ipywidgets.VBox):  # type: ignore[misc]
     "Controls and figures of one instrument, with a still picture for places without a kernel."
     alt = "an interactive figure"
 
     def __init__(self, children: Sequence[Any]) -> None:
-        super().__init__([ipywidgets.HTML(f"<style>{STYLE}</style>", layout={"display": "none"}), *children])
+        self.describer = Describer(words=[self.alt])
+        super().__init__([self.describer, *children])
         self.add_class("ivdr")
 
     def pictures(self) -> list[Figure]:
@@ -323,6 +355,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        for figure in figures_in(self):
+            figure._repr_mimebundle_()  # what was filled in since its creation goes into its state, for pages that are opened later, such as voila's
         bundle = dict(super()._repr_mimebundle_(**options) or {})
         stills = self.pictures()  # none where nothing has happened yet
         bundle |= {"text/plain": f"{type(self).__name__}: {self.alt}"} | ({"image/png": stacked(stills)} if stills else {})
@@ -396,14 +430,22 @@ def wrapped(
     *controls: Any,  # side by side
 ) -> Any:
     "Controls in a row that breaks where the page is narrow."
-    return ipywidgets.HBox(controls, layout={"flex_flow": "row wrap", "align_items": "center"})
+    return ipywidgets.HBox(controls, layout={"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 14px"})
 
+# %% ../nbs/15_widgets.ipynb #375b49f8
 def side_by_side(
     *figures: Any,  # as wide as one another
 ) -> Any:
     "Figures in a row that breaks where the page is narrow."
     boxes = [ipywidgets.Box([figure], layout={"flex": "1 1 330px", "min_width": "0", "max_width": "640px"}) for figure in figures]
     return ipywidgets.HBox(boxes, layout={"flex_flow": "row wrap"})
+
+# %% ../nbs/15_widgets.ipynb #8179ecad
+def full_width(
+    figure: Any,  # as wide as the page allows
+) -> Any:
+    "A figure in a box of its own, which lets it shrink again when the page does."
+    return ipywidgets.Box([figure], layout={"width": "100%", "min_width": "0"})
 
 # %% ../nbs/15_widgets.ipynb #9d4080d8
 class Chosen:
@@ -677,7 +719,8 @@ class ClipSamplerWidget(Panel):
         self.figure, self.table, self.player = go.FigureWidget(), ipywidgets.HTML(), FilmPlayer(width=112)
         self.by_hand: bool | None = False
         self.draw, self.views = 0, list[Views]()
-        super().__init__([self.controls, self.figure, self.table, self.player])
+        super().__init__([self.controls, full_width(self.figure), self.table, self.player])
+        self.describer.words = ["film strip of the video, and below it a row of marks for each clip: the frames that it takes"]
         _sampler_open(self)
         c = self.controls
         c.video.observe(lambda _: _sampler_open(self), "value")
@@ -922,7 +965,7 @@ def curve_traces(
     x, cap = np.linspace(-2, 2, 401), np.inf if max_logit is None else max_logit
     traces: list[dict[str, Any]] = [{"type": "scatter", "mode": "lines", "x": x, "y": np.logaddexp(0, np.minimum(x / theta, cap)), "line": {"color": "#8a8f98", "width": 2}, "hoverinfo": "skip", "showlegend": False}]
     names = slot_names(len(found.before) // 2)
-    kinds = (("partner is closer", "circle", plots.GOOD, found.differences < 0), ("rival is closer", "x", plots.BAD, (found.differences >= 0) & ~found.dead),
+    kinds = (("partner is closer", "circle", plots.GOOD, found.differences < 0), ("rival is as close or closer", "x", plots.BAD, (found.differences >= 0) & ~found.dead),
              ("rival is closer, no gradient", "square-open", plots.BAD, found.dead))  # fmt: skip
     for words, symbol, colour, where in kinds:
         rows, columns = np.nonzero(where)
@@ -952,12 +995,17 @@ def anatomy_table(
     found: Anatomy,  # of the order that is shown
     in_order: float,  # the loss of the same clip with its segments left in order
     floor: float,  # what blind slots reach on average
+    equal: bool = False,  # whether all segments are equal
 ) -> str:  # HTML
     "The loss in words: what this order costs, whom it ranks right, who costs most."
     segments, names = len(found.before) // 2, slot_names(len(found.before) // 2)
     extra, right, dead = round(found.loss - in_order, 6) + 0.0, int(found.right.sum()), int(found.dead.sum())
     words = (f"<p><b>loss {found.loss:.3f}</b>; in order it would be {in_order:.3f}, so this order costs <b>{extra:+.3f}</b>. Blind slots reach {floor:.4f} at best, on average over orders.</p>"
              f"<p><b>{right} of {len(names)}</b> segments ranked right, {len(names) - right} wrong; {dead} of {found.differences.size} comparisons beyond the cap, without gradient.</p>")  # fmt: skip
+    if equal:
+        words += ("<p>All segments are equal, so <b>the shuffled clip is the clip</b>, frame for frame: there is no order to be found, " +
+                  ("and this order costs nothing. Partner and rivals are equally close: every comparison is a tie, at ln 2, whichever the order.</p>" if abs(extra) < 5e-4
+                   else "and whoever looks at it would pay nothing. This reader does not look: it names slots by their number, and pays for that.</p>"))  # fmt: skip
     rows, signs = [], [f'<span style="color:{colour}">{mark}</span> {word}' for colour, mark, word in ((plots.GOOD, "✓", "right"), (plots.BAD, "✗", "wrong"), (plots.BAD, "✗", "a tie"))]
     for i, name in enumerate(names):
         worst = int(found.differences[i].argmax())
@@ -1036,6 +1084,8 @@ class ShuffleRankWidget(Panel):
         self.controls = c = ShuffleControls(names, self.readers)
         self.matrices, self.curve, self.table, self.player = go.FigureWidget(), go.FigureWidget(), ipywidgets.HTML(), FilmPlayer(width=128, pace=180)
         super().__init__([c, wrapped(self.player), side_by_side(self.matrices, self.curve), self.table])
+        self.describer.words = ["cosines of the segments of clip and shuffled clip, before and after unshuffling; rings mark partners",
+                                "what each comparison with a rival costs; beyond the cap, shaded, there is no gradient"]  # fmt: skip
         _shuffle_open(self)
         c.video.observe(lambda _: _shuffle_open(self), "value")
         c.segments.observe(lambda _: c.set_orders(), "value")
@@ -1077,7 +1127,7 @@ def _shuffle_update(widget: ShuffleRankWidget) -> None:
     in_order = anatomy(*widget.in_order, range(c.segments.value), *options)
     fill_figure(widget.matrices, matrix_traces(widget.found), matrix_layout(c.segments.value))
     fill_figure(widget.curve, curve_traces(widget.found, *options), curve_layout(*options))
-    widget.table.value = anatomy_table(widget.found, in_order.loss, shuffle_rank_floor(c.segments.value, *options))
+    widget.table.value = anatomy_table(widget.found, in_order.loss, shuffle_rank_floor(c.segments.value, *options), c.equal.value)
 
 # %% ../nbs/15_widgets.ipynb #57e68d62
 @dataclass(frozen=True, eq=False)
@@ -1115,6 +1165,7 @@ def model_over_epochs(
         raise ValueError("no epochs given: a mapping from epoch numbers to features of the same clips is needed")
     return ClipModel(name, epochs[max(epochs)], epochs=dict(sorted(epochs.items())), **others)
 
+# %% ../nbs/15_widgets.ipynb #fd1e8db6
 def stored_epochs(
     run: str | Path,  # run folder
 ) -> dict[int, Features]:  # by epoch; empty if none were kept
@@ -1271,6 +1322,28 @@ def clip_ranks(
         ranks.append(np.where(np.isfinite(best[:, 0]), (similar > best).sum(1), len(space.gallery)))
     return np.concatenate(ranks)
 
+# %% ../nbs/15_widgets.ipynb #3789676f
+def taken_for(
+    space: ClipSpace,  # of one model
+) -> NDArray[np.int64]:  # (Q,) the action of the nearest clip of another video
+    "What each clip is taken for."
+    found = []
+    for start in range(0, len(space.query), 512):
+        similar = space.query[start : start + 512] @ space.gallery.T
+        similar[space.query_video[start : start + 512, None] == space.gallery_video] = -np.inf
+        found.append(space.gallery_label[similar.argmax(1)])
+    return np.concatenate(found)
+
+def only_confused_by(
+    labels: NDArray[Any],  # (Q,) true actions
+    first: NDArray[Any],  # (Q,) what one model takes each clip for
+    other: NDArray[Any],  # (Q,) what another model takes it for
+) -> dict[tuple[Any, Any], NDArray[np.int64]]:  # (action, taken for) -> the clips, most frequent pairs first
+    "Clips that the first model takes for another action and the other model does not."
+    rows = np.flatnonzero((first != labels) & (other == labels))
+    pairs = [(labels[row], first[row]) for row in rows]
+    return {pair: np.array([row for row, own in zip(rows, pairs) if own == pair]) for pair in sorted(set(pairs), key=lambda pair: (-pairs.count(pair), pair))}
+
 # %% ../nbs/15_widgets.ipynb #7bb304f2
 class ClipPictures:
     "Small moving pictures of clips, made when they are first asked for and kept while there is room."
@@ -1303,11 +1376,9 @@ class ClipPictures:
         "Make what is lacking of these pictures, on all cores: decoders let other threads run meanwhile."
         wanted = {f"{path}@{position:.4f}": (path, position) for path, position in clips}
         lacking = {key: clip for key, clip in wanted.items() if key not in self.made}
-        if len(lacking) > 1:
-            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        if lacking:
+            with ThreadPoolExecutor(min(4, len(lacking), os.cpu_count() or 1)) as pool:
                 self.made.update(zip(lacking, pool.map(partial(_make_picture, self), lacking.values())))
-        elif lacking:
-            self.made.update((key, _make_picture(self, clip)) for key, clip in lacking.items())
         for key in wanted:
             self.made.move_to_end(key)
         while len(self.made) > max(self.most, len(wanted)):
@@ -1421,7 +1492,8 @@ class RankingControls(ipywidgets.VBox):  # type: ignore[misc]
         self.own_video = _control(ipywidgets.Checkbox, "may find its own video", True, indent=False, width="190px")
         self.centred = _control(ipywidgets.Checkbox, "minus the gallery's mean", False, indent=False, width="200px")
         self.another = ipywidgets.Button(description="another query", icon="random")
-        super().__init__([wrapped(self.video, self.clip, self.another), wrapped(self.k, self.gallery, self.own_video, self.centred)])
+        self.apart, self.said = ipywidgets.Button(description="show one of these", icon="search", layout={"width": "auto"}), ipywidgets.HTML()
+        super().__init__([wrapped(self.video, self.clip, self.another), wrapped(self.k, self.gallery, self.own_video, self.centred), wrapped(self.said, self.apart)])
 
 # %% ../nbs/15_widgets.ipynb #aec2ccf4
 class ClipRankingWidget(Panel):
@@ -1437,16 +1509,19 @@ class ClipRankingWidget(Panel):
         self.features = [joined([model.test] + [model.train] * (model.train is not None)) for model in self.models]  # type: ignore[list-item]
         self.thumbnails = ClipPictures(manifest.root, self.models[0].span)
         self.spaces: dict[tuple[Hashable, ...], tuple[ClipSpace, NDArray[np.int64]]] = {}
+        self.kept: dict[tuple[Hashable, ...], dict[tuple[Any, Any], NDArray[np.int64]]] = {}
         self.controls = c = RankingControls(self.features[0], all(model.train is not None for model in self.models))
         self.asked, self.found, self.table = FilmPlayer(width=176), FilmPlayer(width=96, choosable=True, leads=False), ipywidgets.HTML()
         ipywidgets.link((self.asked, "playing"), (self.found, "playing"))
-        self.quiet, self.query, self.rankings = False, 0, list[tuple[NDArray[np.int64], NDArray[np.float32], list[str]]]()
+        self.quiet, self.query, self.shown_apart = False, 0, -1  # the last: which of the clips that only the first model confuses
+        self.rankings = list[tuple[NDArray[np.int64], NDArray[np.float32], list[str]]]()
         super().__init__([c, wrapped(self.asked, self.table), self.found])
         self.found.when_chosen(partial(_ranking_choose, self))
         _ranking_update(self)
         for control in (c.video, c.clip, c.k, c.gallery, c.own_video, c.centred):
             control.observe(lambda _: _ranking_update(self), "value")
         c.another.on_click(lambda _: self.ask((7 * c.video.value + 5) % len(self.features[0]), c.clip.value))
+        c.apart.on_click(lambda _: _show_apart(self))
 
     def ask(
         self,
@@ -1454,13 +1529,11 @@ class ClipRankingWidget(Panel):
         clip: int,  # its number in the video
     ) -> None:
         "Make a clip the query."
-        self.quiet = True
-        self.controls.video.value, self.controls.clip.value = video, clip
-        self.quiet = False
+        self.quiet, c = True, self.controls
+        c.video.value, c.clip.value, self.quiet = video, clip, False
         _ranking_update(self)
 
     def pictures(self) -> list[Figure]:
-        "A strip for each model."
         return ranking_pictures(self)
 
 # %% ../nbs/15_widgets.ipynb #3fa07032
@@ -1492,7 +1565,41 @@ def _ranking_update(widget: ClipRankingWidget) -> None:
     widget.query, spaces = c.video.value * clips + c.clip.value, [_ranking_space(widget, m) for m in range(len(widget.models))]
     widget.rankings = [rank_clips(space, widget.query, c.k.value, c.own_video.value) for space, _ in spaces]
     widget.table.value = ranking_table(widget.models, [found for _, _, found in widget.rankings], [ranks for _, ranks in spaces], c.k.value, chance_at(spaces[0][0], c.k.value))
+    c.said.value = apart_words(widget)
+    c.apart.layout.display = "" if kept_apart(widget) else "none"
     show_rankings(widget)
+
+# %% ../nbs/15_widgets.ipynb #962b9c77
+def kept_apart(
+    widget: ClipRankingWidget,  # with at least one model
+) -> dict[tuple[str, str], NDArray[np.int64]]:  # (action, taken for) -> test clips
+    "Which clips the first model confuses and the last one keeps apart, as the gallery is set; made once for each setting."
+    c, test = widget.controls, widget.models[0].test
+    key = (c.gallery.value, c.centred.value)
+    if key not in widget.kept:
+        count, sides = test.clips.shape[0] * test.clips.shape[1], []
+        for m in (0, -1):
+            space = _ranking_space(widget, m % len(widget.models))[0]
+            sides.append(taken_for(space)[:count])
+        names = np.unique(np.concatenate([widget.features[0].labels, test.labels]))
+        labels = names[space.query_label[:count]]
+        widget.kept[key] = only_confused_by(labels, *(names[side] for side in sides))
+    return widget.kept[key]
+
+def apart_words(
+    widget: ClipRankingWidget,  # with its rankings made
+) -> str:  # HTML
+    "Which clips the first model confuses and the last one keeps apart."
+    found, first, last = kept_apart(widget), escape(widget.models[0].name), escape(widget.models[-1].name)
+    total = sum(len(rows) for rows in found.values())
+    most = ", ".join(f"<i>{escape(a.replace('_', ' '))}</i> for <i>{escape(b.replace('_', ' '))}</i> ({len(rows)})" for (a, b), rows in list(found.items())[:3])
+    return f"<b>{total}</b> of {widget.models[0].test.clips[..., 0].size} clips are confused by {first} and kept apart by {last}" + (f"; most often {first} takes {most}." if found else ".")
+
+def _show_apart(widget: ClipRankingWidget) -> None:
+    "Ask with the next of the clips that only the first model confuses."
+    rows = [int(row) for found in kept_apart(widget).values() for row in found]
+    widget.shown_apart = (widget.shown_apart + 1) % len(rows)
+    widget.ask(*divmod(rows[widget.shown_apart], widget.features[0].clips.shape[1]))
 
 # %% ../nbs/15_widgets.ipynb #95e1a2cd
 def ranked_films(
@@ -1642,6 +1749,7 @@ def has_symbols(
     "Whether a square can be told from a circle."
     return size >= 6
 
+# %% ../nbs/15_widgets.ipynb #32b8b41a
 def cloud_key(
     values: NDArray[Any],  # (n,) names or numbers
     name: str,  # what they are
@@ -1736,7 +1844,7 @@ class ExplorerControls(ipywidgets.VBox):  # type: ignore[misc]
         self.time = wrapped(self.epoch, self.run)
         self.time.layout.display = "flex" if epochs else "none"
         self.mouse = _control(ipywidgets.Dropdown, "mouse", "lasso", options=[("lasso", "lasso"), ("move the map", "pan")], width="200px")
-        self.forget = ipywidgets.Button(description="select nothing", icon="times")
+        self.forget = ipywidgets.Button(description="select nothing", icon="times", layout={"width": "auto"})
         self.status = ipywidgets.HTML()
         super().__init__([wrapped(self.map, self.colour, self.mouse, self.forget), wrapped(self.video, self.clip, self.status), self.time])
 
@@ -1771,13 +1879,11 @@ class EmbeddingExplorer(Panel):
         row: int,  # clip: video * clips + clip
     ) -> None:
         "Choose a clip: it plays, and its video's thread is drawn on every map."
-        self.quiet = True
-        self.controls.video.value, self.controls.clip.value = divmod(int(row), self.test.clips.shape[1])
-        self.quiet = False
+        self.quiet, c = True, self.controls
+        (c.video.value, c.clip.value), self.quiet = divmod(int(row), self.test.clips.shape[1]), False
         update_explorer(self)
 
     def pictures(self) -> list[Figure]:
-        "A map for each model."
         name = self.controls.colour.value
         if any(model.epochs for model in self.models):
             return [epoch_strip(some_maps(self, m), self.values[name], model.name, name) for m, model in enumerate(self.models)]
@@ -1881,6 +1987,7 @@ def update_explorer(
         layout = {"title": {"text": _shown_name(widget, m)}} if figure.data else map_layout(_shown_name(widget, m))
         fill_figure(figure, map_traces(explorer_points(widget, m), style, thread, near[m], widget.selected if some else None), layout)
     widget.key.value, widget.rows = cloud_key(values, name, has_symbols(widget.size)), [int(r) for found in near for r in found]
+    widget.describer.words = [f"map of {clips * len(widget.test)} clips by {_shown_name(widget, m)}, coloured by {name}, with the thread of one video and {len(near[m])} neighbours ringed" for m in range(len(near))]
     widget.table.value = thread_table(widget.models, [split for _, split in views], [space for space, _ in views], thread)
     widget.thumbnails.make(clip_place(widget.test, int(r)) for r in [row, *widget.rows])
     touch_clip(widget, row, True)
@@ -1894,6 +2001,7 @@ def _shown_name(widget: EmbeddingExplorer, m: int) -> str:
     known = widget.models[m].at(widget.controls.epoch.value)[0]
     return widget.models[m].name + ("" if known is None else f", epoch {known}")
 
+# %% ../nbs/15_widgets.ipynb #6c85bd41
 def relation_of(
     features: Features,  # of the clips
     row: int,  # one clip
@@ -2073,7 +2181,8 @@ class VarianceDial(Panel):
         self.values, self.maps, self.styles = clip_values(test, manifest), dict[int, NDArray[np.float64]](), dict[str, dict[str, Any]]()
         self.controls = c = DialControls(self.mixes, list(self.values))
         self.scale, self.scores, self.map, self.key = go.FigureWidget(), go.FigureWidget(), go.FigureWidget(), ipywidgets.HTML()
-        super().__init__([c, self.scale, side_by_side(self.scores, self.map), self.key])
+        super().__init__([c, full_width(self.scale), side_by_side(self.scores, self.map), self.key])
+        self.describer.words = ["trained mixes on a scale of intra over inter, the chosen one marked", "scores of the chosen mix as bars, of all mixes as rings", "the chosen mix's map of clips"]
         update_dial(self)
         for control in (*c.knobs.values(), c.colour):
             control.observe(lambda _: update_dial(self), "value")
@@ -2104,7 +2213,9 @@ def update_dial(
     "Bring the nearest trained mix onto the page."
     chosen, c = widget.chosen, widget.controls
     mix, values = widget.mixes[chosen], widget.values[c.colour.value]
-    axis = quiet_axis(type="log", title={"text": "intra / inter"}, dtick=1)
+    ends = np.log10([max(one.split[1] / max(one.split[0], 1e-12), 1e-6) for one in widget.mixes])
+    room = 0.2 * (ends.max() - ends.min()) + 0.1  # for the names
+    axis = quiet_axis(type="log", title={"text": "intra / inter"}, dtick=1, range=[ends.min() - room, ends.max() + room])
     hidden = quiet_axis(visible=False, range=[0, 1.25])
     fill_figure(widget.scale, dial_traces(widget.mixes, chosen), {} if widget.scale.data else quiet_layout(height=150, xaxis=axis, yaxis=hidden))
     top = 1.15 * max(score for one in widget.mixes for score in one.scores.values())
@@ -2141,8 +2252,11 @@ class LiveTraining(Panel):
         self.clips = [evaluation_clips(side, self.protocol, cache=True) for side in self.watched]
         self.rows, self.looks, self.stop, self.thread = list[Row](), list[Look](), StopSignals(), threading.Thread()
         self.button, self.epoch = ipywidgets.Button(description="train", icon="play"), _control(ipywidgets.IntSlider, "map after epoch", 0, min=0, max=0)
-        self.status, self.losses, self.scores, self.map, self.key = ipywidgets.HTML(), go.FigureWidget(), go.FigureWidget(), go.FigureWidget(), ipywidgets.HTML()
+        empty = (_curve_layout("losses"), _curve_layout("after each epoch"), map_layout("map of the test clips"))
+        self.losses, self.scores, self.map = (go.FigureWidget(layout=layout) for layout in empty)
+        self.status, self.key = ipywidgets.HTML(), ipywidgets.HTML()
         super().__init__([wrapped(self.button, self.epoch, self.status), side_by_side(self.losses, self.scores, self.map), self.key])
+        self.describer.words = ["losses by step", "retrieval and intra over inter after each epoch", "map of the watched clips"]
         self.button.on_click(lambda _: self.ask_to_stop() if self.thread.is_alive() else self.train())
         self.epoch.observe(lambda _: draw_look(self), "value")
 
@@ -2232,7 +2346,7 @@ def look_live(
 # %% ../nbs/15_widgets.ipynb #a553c2af
 def _curve_layout(title: str, **y: Any) -> dict[str, Any]:
     "What the two panels of curves share."
-    return quiet_layout(height=300, showlegend=True, legend={"orientation": "h"}, title={"text": title, "x": 0.01}, margin={"l": 8, "r": 8, "t": 30, "b": 8},
+    return quiet_layout(height=300, showlegend=True, legend={"orientation": "h"}, title={"text": title, "x": 0.01, "font": {"size": 13}}, margin={"l": 8, "r": 18, "t": 30, "b": 8},
                         xaxis=quiet_axis(), yaxis=quiet_axis(**y))  # fmt: skip
 
 # %% ../nbs/15_widgets.ipynb #80d25a65

@@ -314,3 +314,48 @@ def test_what_lies_where_it_lay_is_not_sent_again() -> None:
     w.fill_figure(figure, [{**trace, "x": x[:], "marker": {"color": x, "size": 3.0}}], {})
     w.fill_figure(figure, [{**trace, "x": x[::-1]}], {})
     assert [sorted(data) for data in sent if data] == [["x"]] and figure.data[0].x[0] == 4.0
+
+
+# which clips one model confuses and the other keeps apart
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_clips_that_only_one_model_confuses(seed) -> None:
+    rng = np.random.default_rng(seed)
+    labels, first, other = rng.integers(0, 3, size=(3, 30))
+    found = w.only_confused_by(labels, first, other)
+    assert sorted(row for rows in found.values() for row in rows) == [i for i in range(30) if first[i] != labels[i] and other[i] == labels[i]]
+    assert all((labels[rows] == a).all() and (first[rows] == b).all() for (a, b), rows in found.items())
+    sizes = [len(rows) for rows in found.values()]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_clip_is_taken_for_its_nearest_of_another_video() -> None:
+    query, gallery = features(5, 2), features(7, 3, name="g")
+    space = w.clip_space(query, gallery)
+    assert w.taken_for(space).tolist() == [space.gallery_label[w.rank_clips(space, row, 1, own_video=False)[0][0]] for row in range(10)]
+    both = w.clip_space(query, query)
+    assert w.taken_for(both).tolist() == [both.gallery_label[w.rank_clips(both, row, 1, own_video=False)[0][0]] for row in range(10)]
+
+
+def test_the_ranking_shows_the_clips_that_only_its_first_model_confuses() -> None:
+    one, two = features(8, 2), features(8, 2)
+    ranking = w.ClipRankingWidget([w.ClipModel("one", one), w.ClipModel("two", two)])
+    ranking.controls.own_video.value = False
+    rows = [row for found in w.kept_apart(ranking).values() for row in found]
+    assert f"<b>{len(rows)}</b> of 16 clips are confused by one and kept apart by two" in ranking.controls.said.value
+    for row in [*rows, *rows[:1]]:
+        ranking.controls.apart.click()
+        assert ranking.query == row and [found[2][0] for found in ranking.rankings] == ["other", "action"]
+    same = w.ClipRankingWidget([w.ClipModel("one", one), w.ClipModel("again", one)])
+    assert same.controls.apart.layout.display == "none" and "<b>0</b> of 16" in same.controls.said.value
+
+
+def test_a_page_that_is_opened_later_gets_the_figures_as_they_are() -> None:
+    explorer = w.EmbeddingExplorer([grown()])
+    explorer.controls.epoch.value = 0
+    explorer._repr_mimebundle_()
+    [figure] = w.figures_in(explorer)
+    np.testing.assert_array_equal(figure._widget_data[0]["x"], w.explorer_points(explorer, 0)[:, 0])
+    assert figure._widget_layout["title"]["text"] == "growing, epoch 0"
+    assert len(explorer.describer.words) == 1 and "epoch 0" in explorer.describer.words[0]

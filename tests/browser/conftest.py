@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,35 +61,55 @@ def settings(home: Path) -> dict[str, str]:
     return environment | {name: str(place) for name, place in places.items()} | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="session")
-def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    "JupyterLab on this machine only, with a folder of its own."
-    home, folder, token = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks"), secrets.token_hex(16)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
-               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--LabApp.news_url=None"]  # fmt: skip
-    with (home / "lab.log").open("wb") as log:
-        server = subprocess.Popen(command, env=settings(home), stdout=log, stderr=log, cwd=folder)
+@contextmanager
+def serving(command: Sequence[str], port: int, ready: str, folder: Path, home: Path) -> Iterator[str]:
+    "A server of this project's environment on this machine only, from its first answer at an address to its end."
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen([sys.executable, "-m", *command], env=settings(home), stdout=log, stderr=log, cwd=folder)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
             try:
-                urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()
+                urllib.request.urlopen(f"{address}{ready}", timeout=5).close()
                 break
             except (urllib.error.URLError, OSError):
                 if server.poll() is not None:
                     break
                 time.sleep(0.25)
         else:
-            pytest.fail("JupyterLab did not start within a minute")
+            pytest.fail(f"{command[0]} did not start within a minute")
         if server.poll() is not None:
-            pytest.fail(f"JupyterLab ended by itself:\n{(home / 'lab.log').read_text()[-3000:]}")
-        yield Lab(address, token, folder)
+            pytest.fail(f"{command[0]} ended by itself:\n{(home / 'server.log').read_text()[-3000:]}")
+        yield address
     finally:
         server.terminate()
         server.wait(30)
+
+
+def free_port() -> int:
+    "A port that nobody uses."
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    "JupyterLab with a folder of its own."
+    home, folder, token, port = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks"), secrets.token_hex(16), free_port()
+    command = ["jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
+               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--LabApp.news_url=None"]  # fmt: skip
+    with serving(command, port, f"/api?token={token}", folder, home) as address:
+        yield Lab(address, token, folder)
+
+
+@pytest.fixture
+def classroom(chromium: Any, tmp_path: Path) -> Iterator[Lab]:
+    "The page for the class, served as `make class` does, but with a token that the test knows."
+    token, port = secrets.token_hex(16), free_port()
+    page = ROOT / "nbs" / "walkthroughs" / "class_page.ipynb"
+    with serving(["voila", page.name, "--Voila.ip=127.0.0.1", "--VoilaConfiguration.extension_allowlist=anywidget", "--VoilaConfiguration.extension_allowlist=@jupyter-widgets/jupyterlab-manager", "--no-browser", f"--port={port}", f"--token={token}"], port, "/login", page.parent, tmp_path) as address:
+        yield Lab(address, token, page.parent)
 
 
 WATCH = """() => {
@@ -111,6 +132,11 @@ class Notebook:
     page: Any
     errors: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+
+    def listen(self) -> None:
+        "Write down what the browser complains of from now on."
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def slider(self, name: str) -> Any:
         "The handle of a slider, which takes the arrow keys."
@@ -178,8 +204,7 @@ def notebook(lab: Lab, chromium: Any, request: pytest.FixtureRequest, tmp_path: 
         page = context.new_page()
         shown = Notebook(page)
         opened.append(shown)
-        page.on("console", lambda message: shown.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: shown.errors.append(str(error)))
+        shown.listen()
         page.goto(f"{lab.address}/lab/workspaces/{test}/tree/{name}?token={lab.token}")
         page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.context?.isReady && window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel", timeout=60_000)
         page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area').catch(() => null)")
@@ -198,3 +223,25 @@ def notebook(lab: Lab, chromium: Any, request: pytest.FixtureRequest, tmp_path: 
         assert not complaints, complaints
         assert not shown.errors, shown.errors
     context.close()
+
+
+@pytest.fixture
+def class_page(classroom: Lab, chromium: Any) -> Iterator[Notebook]:
+    "The page for the class, open in the browser; afterwards nothing may have complained."
+    context = chromium.new_context(viewport={"width": 1280, "height": 1400})
+    shown = Notebook(context.new_page())
+    shown.listen()
+    # voila's page asks a server far away for icons that it has itself; a class without a network must not miss them
+    shown.page.route("https://cdn.jsdelivr.net/**", lambda route: route.fulfill(body="", content_type="text/css"))
+    shown.page.goto(f"{classroom.address}/?token={classroom.token}", timeout=120_000)
+    shown.page.wait_for_selector(".ivdr", timeout=120_000)
+    shown.page.evaluate(WATCH)
+    yield shown
+    if pictures := os.environ.get("IVDR_SCREENSHOTS"):
+        for width in (1280, 400):
+            shown.page.set_viewport_size({"width": width, "height": 2600})
+            shown.page.wait_for_timeout(1500)
+            shown.page.screenshot(path=Path(pictures) / f"class-page-{width}.png")
+    shown.report("class page")
+    context.close()
+    assert not shown.errors, shown.errors
