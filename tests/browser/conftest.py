@@ -103,12 +103,16 @@ def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
         yield Lab(address, token, folder)
 
 
+# extensions of JupyterLab that the tests' environment has, and that complain in voila, where there is no file browser
+UNLIKE_VOILA = ("jupyterlab-jupytext", "@jupyter-notebook/lab-extension", "@jupyter/nbgrader")
+
+
 @pytest.fixture
 def classroom(chromium: Any, tmp_path: Path) -> Iterator[Lab]:
     "The page for the class, served as `make class` does, but with a token that the test knows."
     token, port = secrets.token_hex(16), free_port()
     page = ROOT / "nbs" / "walkthroughs" / "class_page.ipynb"
-    with serving(["voila", page.name, "--Voila.ip=127.0.0.1", "--VoilaConfiguration.extension_allowlist=anywidget", "--VoilaConfiguration.extension_allowlist=@jupyter-widgets/jupyterlab-manager", "--no-browser", f"--port={port}", f"--token={token}"], port, "/login", page.parent, tmp_path) as address:
+    with serving(["voila", page.name, "--Voila.ip=127.0.0.1", *(f"--VoilaConfiguration.extension_denylist={name}" for name in UNLIKE_VOILA), "--no-browser", f"--port={port}", f"--token={token}"], port, "/login", page.parent, tmp_path) as address:
         yield Lab(address, token, page.parent)
 
 
