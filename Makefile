@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 FACTS  := settings.ini setup.py pyproject.toml
 SEEDS  ?= 1
 
-.PHONY: help demo test lab docs notebooks readme samples study study-small clean
+.PHONY: help demo test lab class docs notebooks readme samples study study-small clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ LAB := --ip=127.0.0.1 --ServerApp.root_dir=nbs --LabApp.default_url=/lab/tree/wa
 
 lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs (LAB_OPTIONS=--no-browser where there is no screen)
 	$(BIN)/jupyter lab $(LAB) $(LAB_OPTIONS)
+
+class: $(VENV)/.lab ## Show rankings and maps to a class: a page without code, on this machine, at the address with its token that is printed
+	$(BIN)/voila nbs/walkthroughs/class_page.ipynb --Voila.ip=127.0.0.1 --token
 
 docs: $(VENV)/.docs ## Write the documentation site, to be read without a network: _docs/index.html
 	$(BIN)/python docs/make.py

@@ -4,23 +4,26 @@
 
 # %% auto #0
 __all__ = ['PLAYER_SCRIPT', 'STYLE', 'PRETEXTS', 'SEGMENT_COLOURS', 'STUDY_NETWORKS', 'SCORES', 'sample_manifest', 'manifest_of',
-           'Reel', 'read_reel', 'sheet', 'unpack', 'Film', 'FilmPlayer', 'stacked', 'Panel', 'quiet_layout',
-           'quiet_axis', 'dot', 'html_table', 'fill_figure', 'wrapped', 'side_by_side', 'Chosen', 'Views',
-           'method_views', 'seen_alone', 'timeline_rows', 'part_of', 'ranges', 'timeline_traces', 'strip_image',
-           'timeline_layout', 'timeline_figure', 'seen_table', 'view_films', 'video_names', 'SamplerControls',
-           'ClipSamplerWidget', 'sampler_pictures', 'Anatomy', 'cosines', 'anatomy', 'SegmentReader', 'read_ideally',
-           'read_blindly', 'read_by', 'segment_readers', 'network_clip', 'read_twice', 'slot_names', 'matrix_traces',
-           'matrix_layout', 'curve_traces', 'curve_layout', 'anatomy_table', 'segment_films', 'ShuffleControls',
-           'ShuffleRankWidget', 'ClipModel', 'MeanColours', 'sample_models', 'run_models', 'check_same_clips',
-           'study_networks', 'study_models', 'ClipSpace', 'joined', 'clip_space', 'rank_clips', 'clip_ranks',
-           'ClipPictures', 'clip_film', 'ranking_table', 'chance_at', 'open_models', 'RankingControls',
-           'ClipRankingWidget', 'gallery_start', 'ranked_films', 'show_rankings', 'ranking_pictures', 'layouts',
-           'project', 'clip_values', 'cloud_style', 'cloud_key', 'map_traces', 'map_layout', 'neighbours',
-           'thread_table', 'ExplorerControls', 'EmbeddingExplorer', 'explorer_points', 'touch_clip', 'update_explorer',
-           'relation_of', 'inside', 'lassos', 'select_clips', 'Mix', 'loss_weights', 'read_mixes', 'study_mixes',
-           'knob_values', 'nearest_mix', 'dial_traces', 'score_traces', 'DialControls', 'VarianceDial', 'dial_points',
-           'update_dial', 'turned', 'Look', 'LiveTraining', 'live_config', 'live_labels', 'run_live', 'look_live',
-           'draw_losses', 'draw_scores', 'draw_look']
+           'Reel', 'thumbnails', 'read_reel', 'sheet', 'unpack', 'Film', 'FilmPlayer', 'stacked', 'Describer',
+           'figures_in', 'Panel', 'quiet_layout', 'quiet_axis', 'dot', 'html_table', 'is_same', 'fill_figure',
+           'wrapped', 'side_by_side', 'full_width', 'Chosen', 'Views', 'method_views', 'seen_alone', 'timeline_rows',
+           'part_of', 'ranges', 'timeline_traces', 'strip_image', 'timeline_layout', 'timeline_figure', 'seen_table',
+           'view_films', 'video_names', 'SamplerControls', 'ClipSamplerWidget', 'sampler_pictures', 'Anatomy',
+           'cosines', 'anatomy', 'SegmentReader', 'read_ideally', 'read_blindly', 'read_by', 'segment_readers',
+           'network_clip', 'read_twice', 'slot_names', 'matrix_traces', 'matrix_layout', 'curve_traces', 'curve_layout',
+           'anatomy_table', 'segment_films', 'ShuffleControls', 'ShuffleRankWidget', 'ClipModel', 'model_over_epochs',
+           'stored_epochs', 'MeanColours', 'sample_models', 'run_models', 'check_same_clips', 'study_networks',
+           'study_models', 'ClipSpace', 'joined', 'clip_space', 'rank_clips', 'clip_ranks', 'taken_for',
+           'only_confused_by', 'ClipPictures', 'clip_place', 'clip_film', 'ranking_table', 'chance_at', 'open_models',
+           'RankingControls', 'ClipRankingWidget', 'gallery_start', 'kept_apart', 'apart_words', 'ranked_films',
+           'show_rankings', 'ranking_pictures', 'layouts', 'project', 'common_axes', 'epoch_maps', 'turned',
+           'clip_values', 'cloud_style', 'point_size', 'has_symbols', 'cloud_key', 'map_traces', 'map_layout',
+           'neighbours', 'thread_table', 'ExplorerControls', 'EmbeddingExplorer', 'explorer_points', 'explorer_view',
+           'some_maps', 'epoch_strip', 'touch_clip', 'update_explorer', 'relation_of', 'inside', 'lassos',
+           'select_clips', 'Mix', 'loss_weights', 'read_mixes', 'study_mixes', 'knob_values', 'nearest_mix',
+           'dial_traces', 'score_traces', 'DialControls', 'VarianceDial', 'dial_points', 'update_dial', 'Look',
+           'LiveTraining', 'live_config', 'live_labels', 'run_live', 'look_live', 'draw_losses', 'draw_scores',
+           'draw_look']
 
 # %% ../nbs/15_widgets.ipynb #27a13fda
 import io
@@ -31,8 +34,9 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from html import escape
 from importlib.util import find_spec
@@ -47,10 +51,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 import traitlets
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 
 # %% ../nbs/15_widgets.ipynb #2abec9b5
 from . import plots
@@ -92,6 +99,15 @@ class Reel:
     total: int = 0  # frames of the whole video
     seconds: float = 0.0  # length of the whole video
 
+def thumbnails(
+    reader: VideoReader,  # an open video
+    wanted: Frames,  # frame numbers
+    width: int,  # pixels
+) -> plots.Frames:  # (len(wanted), h, w, 3) uint8
+    "Some frames of a video, small."
+    height = max(1, round(reader.height * width / reader.width))
+    return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)) for frame in reader.frames(wanted).numpy()])
+
 def read_reel(
     path: str | Path,  # a video file
     width: int = 128,  # of the small frames, pixels
@@ -101,12 +117,8 @@ def read_reel(
     "Decode a video, or a stretch of it, once and for all, at the size of a thumbnail."
     with VideoReader(path, short_side=None) as reader:
         total = len(reader)
-        height = max(1, round(reader.height * width / reader.width))
         first = min(max(0, first), total - 1)
-        wanted = np.arange(first, min(first + most, total))
-        full = reader.frames(wanted).numpy()
-        small = [np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)) for frame in full]
-        return Reel(np.stack(small), first, total, total / max(reader.fps, 1e-6))
+        return Reel(thumbnails(reader, np.arange(first, min(first + most, total)), width), first, total, total / max(reader.fps, 1e-6))
 
 # %% ../nbs/15_widgets.ipynb #a7e67d53
 def sheet(
@@ -169,7 +181,7 @@ function render({ model, el }) {
     if (c.width !== held.width || c.height !== held.height) { c.width = held.width; c.height = held.height; }
     c.getContext('2d').drawImage(held.bitmap, (f % held.columns) * held.width, Math.floor(f / held.columns) * held.height,
       held.width, held.height, 0, 0, held.width, held.height);
-    c.dataset.frame = film.numbers.length ? film.numbers[k] : f;
+    c.dataset.frame = film.numbers.length ? film.numbers[k] : f; c.dataset.sheet = film.sheet;
     cell.ticks.forEach((t, i) => { t.style.opacity = i === k ? 1 : 0.3; });
     if (film.numbers.length) cell.count.textContent = film.numbers[k];
   }
@@ -180,6 +192,7 @@ PLAYER_SCRIPT += """
   function build() {
     const films = model.get('films'), choosable = model.get('choosable'), focused = cells.findIndex(c => c.box === document.activeElement);
     grid.replaceChildren(); cells = []; let row = null, group = null;
+    grid.classList.toggle('ivdr-ranked', choosable);
     films.forEach((film, i) => {
       if (row === null || film.group !== group) {
         group = film.group;
@@ -233,12 +246,17 @@ STYLE = """
 .ivdr .ivdr-dot { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%; margin-right: 0.45em; }
 .ivdr .ivdr-scroll { overflow-x: auto; max-width: 100%; }
 .ivdr .jp-RenderedHTMLCommon, .ivdr p { margin: 2px 0; }
-.ivdr .widget-box { overflow: visible; flex-wrap: wrap; }
+.ivdr { width: 100%; min-width: 0; box-sizing: border-box; padding-right: 8px; }
+.ivdr .widget-box { overflow: visible; min-width: 0; max-width: 100%; }
+.ivdr .widget-hbox { flex-wrap: wrap; }
+.ivdr .widget-inline-hbox { min-width: 0; max-width: 100%; }
+.ivdr .widget-checkbox { width: auto; }
 .ivdr .js-plotly-plot { max-width: 100%; }
-.ivdr button:focus-visible, .ivdr-player button:focus-visible { outline: 2px solid #56b4e9; outline-offset: 2px; }
+.ivdr :is(button, select, input, .noUi-handle):focus-visible { outline: 2px solid #56b4e9 !important; outline-offset: 2px; }
 .ivdr-player .ivdr-bar { margin: 2px 0 6px; }
 .ivdr-player button { font: inherit; color: inherit; background: none; border: 1px solid rgba(128, 128, 128, 0.6); border-radius: 4px; padding: 2px 10px; cursor: pointer; }
 .ivdr-player .ivdr-films { display: flex; flex-wrap: wrap; gap: 4px 26px; align-items: flex-start; }
+.ivdr-player .ivdr-films.ivdr-ranked { flex-direction: column; }
 .ivdr-player .ivdr-heading { font-weight: bold; }
 .ivdr-player .ivdr-row { display: flex; flex-wrap: wrap; gap: 8px; align-items: flex-start; }
 .ivdr-player .ivdr-film { margin: 0; padding: 0; border: none; text-align: left; display: block; }
@@ -299,12 +317,37 @@ def stacked(
     page.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
+class Describer(anywidget.AnyWidget):
+    "Gives the plotly figures of a panel, which have no words of their own, a text for screen readers; and brings the look of the room."
+    _css = STYLE
+    _esm = """
+    function render({ model, el }) {
+      const say = () => { const words = model.get('words'); (el.closest('.ivdr')?.querySelectorAll('.js-plotly-plot') || []).forEach((plot, i) => {
+        plot.setAttribute('role', 'img'); plot.setAttribute('aria-label', words[Math.min(i, words.length - 1)]); }); };
+      const watcher = new MutationObserver(say);
+      const start = () => { const panel = el.closest('.ivdr'); if (panel) { watcher.observe(panel, { childList: true, subtree: true }); say(); } else if (alive) requestAnimationFrame(start); };
+      let alive = true;
+      start(); model.on('change:words', say);
+      return () => { alive = false; watcher.disconnect(); model.off('change:words', say); };
+    }
+    export default { render };
+    """
+    words = traitlets.List[Any]().tag(sync=True)  # one text a figure; the last one serves all further figures
+
+def figures_in(
+    box: Any,  # a widget
+) -> list[go.FigureWidget]:  # from top to bottom
+    "The plotly figures inside."
+    return [box] if isinstance(box, go.FigureWidget) else [figure for child in getattr(box, "children", ()) for figure in figures_in(child)]
+
+# %% ../nbs/15_widgets.ipynb #2444547f
 class Panel(ipywidgets.VBox):  # type: ignore[misc]
     "Controls and figures of one instrument, with a still picture for places without a kernel."
     alt = "an interactive figure"
 
     def __init__(self, children: Sequence[Any]) -> None:
-        super().__init__([ipywidgets.HTML(f"<style>{STYLE}</style>", layout={"display": "none"}), *children])
+        self.describer = Describer(words=[self.alt])
+        super().__init__([self.describer, *children])
         self.add_class("ivdr")
 
     def pictures(self) -> list[Figure]:
@@ -312,6 +355,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        for figure in figures_in(self):
+            figure._repr_mimebundle_()  # what was filled in since its creation goes into its state, for pages that are opened later, such as voila's
         bundle = dict(super()._repr_mimebundle_(**options) or {})
         stills = self.pictures()  # none where nothing has happened yet
         bundle |= {"text/plain": f"{type(self).__name__}: {self.alt}"} | ({"image/png": stacked(stills)} if stills else {})
@@ -352,6 +397,17 @@ def html_table(
     return f'<div class="ivdr-scroll"><table class="ivdr-table"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 # %% ../nbs/15_widgets.ipynb #ed324bb8
+def is_same(
+    new: Any,  # an entry of a trace
+    old: Any,  # what it was
+) -> bool:
+    "Whether nothing needs to be sent: equal numbers and words, or lists and arrays that are the same objects in memory."
+    if isinstance(new, dict) and isinstance(old, dict):
+        return new.keys() == old.keys() and all(is_same(new[key], old[key]) for key in new)
+    if isinstance(new, np.ndarray) and isinstance(old, np.ndarray):
+        return bool(new.__array_interface__ == old.__array_interface__)
+    return bool(new == old) if isinstance(new, (str, int, float)) else new is old and new is not None
+
 def fill_figure(
     figure: go.FigureWidget,  # on the page
     traces: Sequence[Mapping[str, Any]],  # as many as it has, unless it is empty
@@ -362,24 +418,34 @@ def fill_figure(
         figure.add_traces([dict(trace) for trace in traces])
         figure.update_layout(dict(layout))
         figure._config = _QUIET
-        return
-    with figure.batch_update():
-        for old, new in zip(figure.data, traces, strict=True):
-            old.update({key: value for key, value in new.items() if key != "type"}, overwrite=False)
-        figure.layout.update(dict(layout))
+    else:
+        with figure.batch_update():
+            for trace, new, before in zip(figure.data, traces, figure._filled, strict=True):
+                if changed := {key: value for key, value in new.items() if key != "type" and not is_same(value, before.get(key))}:
+                    trace.update(changed, overwrite=False)
+            figure.layout.update(dict(layout))
+    figure._filled = [dict(trace) for trace in traces]
 
 def wrapped(
     *controls: Any,  # side by side
 ) -> Any:
     "Controls in a row that breaks where the page is narrow."
-    return ipywidgets.HBox(controls, layout={"flex_flow": "row wrap", "align_items": "center"})
+    return ipywidgets.HBox(controls, layout={"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 14px"})
 
+# %% ../nbs/15_widgets.ipynb #375b49f8
 def side_by_side(
     *figures: Any,  # as wide as one another
 ) -> Any:
     "Figures in a row that breaks where the page is narrow."
     boxes = [ipywidgets.Box([figure], layout={"flex": "1 1 330px", "min_width": "0", "max_width": "640px"}) for figure in figures]
     return ipywidgets.HBox(boxes, layout={"flex_flow": "row wrap"})
+
+# %% ../nbs/15_widgets.ipynb #8179ecad
+def full_width(
+    figure: Any,  # as wide as the page allows
+) -> Any:
+    "A figure in a box of its own, which lets it shrink again when the page does."
+    return ipywidgets.Box([figure], layout={"width": "100%", "min_width": "0"})
 
 # %% ../nbs/15_widgets.ipynb #9d4080d8
 class Chosen:
@@ -653,7 +719,8 @@ class ClipSamplerWidget(Panel):
         self.figure, self.table, self.player = go.FigureWidget(), ipywidgets.HTML(), FilmPlayer(width=112)
         self.by_hand: bool | None = False
         self.draw, self.views = 0, list[Views]()
-        super().__init__([self.controls, self.figure, self.table, self.player])
+        super().__init__([self.controls, full_width(self.figure), self.table, self.player])
+        self.describer.words = ["film strip of the video, and below it a row of marks for each clip: the frames that it takes"]
         _sampler_open(self)
         c = self.controls
         c.video.observe(lambda _: _sampler_open(self), "value")
@@ -898,7 +965,7 @@ def curve_traces(
     x, cap = np.linspace(-2, 2, 401), np.inf if max_logit is None else max_logit
     traces: list[dict[str, Any]] = [{"type": "scatter", "mode": "lines", "x": x, "y": np.logaddexp(0, np.minimum(x / theta, cap)), "line": {"color": "#8a8f98", "width": 2}, "hoverinfo": "skip", "showlegend": False}]
     names = slot_names(len(found.before) // 2)
-    kinds = (("partner is closer", "circle", plots.GOOD, found.differences < 0), ("rival is closer", "x", plots.BAD, (found.differences >= 0) & ~found.dead),
+    kinds = (("partner is closer", "circle", plots.GOOD, found.differences < 0), ("rival is as close or closer", "x", plots.BAD, (found.differences >= 0) & ~found.dead),
              ("rival is closer, no gradient", "square-open", plots.BAD, found.dead))  # fmt: skip
     for words, symbol, colour, where in kinds:
         rows, columns = np.nonzero(where)
@@ -928,12 +995,17 @@ def anatomy_table(
     found: Anatomy,  # of the order that is shown
     in_order: float,  # the loss of the same clip with its segments left in order
     floor: float,  # what blind slots reach on average
+    equal: bool = False,  # whether all segments are equal
 ) -> str:  # HTML
     "The loss in words: what this order costs, whom it ranks right, who costs most."
     segments, names = len(found.before) // 2, slot_names(len(found.before) // 2)
     extra, right, dead = round(found.loss - in_order, 6) + 0.0, int(found.right.sum()), int(found.dead.sum())
     words = (f"<p><b>loss {found.loss:.3f}</b>; in order it would be {in_order:.3f}, so this order costs <b>{extra:+.3f}</b>. Blind slots reach {floor:.4f} at best, on average over orders.</p>"
              f"<p><b>{right} of {len(names)}</b> segments ranked right, {len(names) - right} wrong; {dead} of {found.differences.size} comparisons beyond the cap, without gradient.</p>")  # fmt: skip
+    if equal:
+        words += ("<p>All segments are equal, so <b>the shuffled clip is the clip</b>, frame for frame: there is no order to be found, " +
+                  ("and this order costs nothing. Partner and rivals are equally close: every comparison is a tie, at ln 2, whichever the order.</p>" if abs(extra) < 5e-4
+                   else "and whoever looks at it would pay nothing. This reader does not look: it names slots by their number, and pays for that.</p>"))  # fmt: skip
     rows, signs = [], [f'<span style="color:{colour}">{mark}</span> {word}' for colour, mark, word in ((plots.GOOD, "✓", "right"), (plots.BAD, "✗", "wrong"), (plots.BAD, "✗", "a tie"))]
     for i, name in enumerate(names):
         worst = int(found.differences[i].argmax())
@@ -1012,6 +1084,8 @@ class ShuffleRankWidget(Panel):
         self.controls = c = ShuffleControls(names, self.readers)
         self.matrices, self.curve, self.table, self.player = go.FigureWidget(), go.FigureWidget(), ipywidgets.HTML(), FilmPlayer(width=128, pace=180)
         super().__init__([c, wrapped(self.player), side_by_side(self.matrices, self.curve), self.table])
+        self.describer.words = ["cosines of the segments of clip and shuffled clip, before and after unshuffling; rings mark partners",
+                                "what each comparison with a rival costs; beyond the cap, shaded, there is no gradient"]  # fmt: skip
         _shuffle_open(self)
         c.video.observe(lambda _: _shuffle_open(self), "value")
         c.segments.observe(lambda _: c.set_orders(), "value")
@@ -1053,7 +1127,7 @@ def _shuffle_update(widget: ShuffleRankWidget) -> None:
     in_order = anatomy(*widget.in_order, range(c.segments.value), *options)
     fill_figure(widget.matrices, matrix_traces(widget.found), matrix_layout(c.segments.value))
     fill_figure(widget.curve, curve_traces(widget.found, *options), curve_layout(*options))
-    widget.table.value = anatomy_table(widget.found, in_order.loss, shuffle_rank_floor(c.segments.value, *options))
+    widget.table.value = anatomy_table(widget.found, in_order.loss, shuffle_rank_floor(c.segments.value, *options), c.equal.value)
 
 # %% ../nbs/15_widgets.ipynb #57e68d62
 @dataclass(frozen=True, eq=False)
@@ -1064,6 +1138,39 @@ class ClipModel:
     train: Features | None = None  # whose clips may be found, beside those of `test`
     span: int = 32  # frames of the video that a clip covers
     colour: str = "#8a8f98"  # its mark
+    epochs: Mapping[int, Features] = field(default_factory=dict)  # what it made of the clips of `test` after so many epochs of training; empty: not known
+
+    def __post_init__(self) -> None:
+        for epoch, seen in self.epochs.items():
+            if seen.paths != self.test.paths or seen.clips.shape[:2] != self.test.clips.shape[:2]:
+                raise ValueError(f"{self.name!r} looked at other clips after epoch {epoch}: {seen.clips.shape[:2]} videos and clips instead of {self.test.clips.shape[:2]}; accepted are the clips of `test`, in their order")
+
+    def at(
+        self,
+        epoch: int,  # of training
+    ) -> tuple[int | None, Features]:  # the last epoch known until then (the first known, if all are later; None: only the end is known), and its features
+        "What the network made of the clips at some time of its training."
+        if not self.epochs:
+            return None, self.test
+        known = max((e for e in self.epochs if e <= epoch), default=min(self.epochs))
+        return known, self.epochs[known]
+
+def model_over_epochs(
+    name: str,  # as shown
+    epochs: Mapping[int, Features],  # by epoch: what it made of the same clips
+    **others: Any,  # further fields of a `ClipModel`
+) -> ClipModel:
+    "A model whose features are known after several epochs; the last one counts as the end."
+    if not epochs:
+        raise ValueError("no epochs given: a mapping from epoch numbers to features of the same clips is needed")
+    return ClipModel(name, epochs[max(epochs)], epochs=dict(sorted(epochs.items())), **others)
+
+# %% ../nbs/15_widgets.ipynb #fd1e8db6
+def stored_epochs(
+    run: str | Path,  # run folder
+) -> dict[int, Features]:  # by epoch; empty if none were kept
+    "Features that a run kept after its epochs, in results/epochs/NNNN.npz, as `LiveTraining` does."
+    return {int(path.stem): Features.load(path) for path in sorted((Path(run) / "results" / "epochs").glob("[0-9]*.npz"))}
 
 class MeanColours(torch.nn.Module):
     "A network that sees only the mean colours of a clip, on a grid of two by two."
@@ -1090,20 +1197,23 @@ def sample_models(
 
 # %% ../nbs/15_widgets.ipynb #1af33b29
 def run_models(
-    runs: Sequence[str | Path],  # run folders with results/features_test.npz
+    runs: Sequence[str | Path],  # run folders with results/features_test.npz, or with features by epoch
 ) -> list[ClipModel]:
-    "What the networks of some runs made of their test videos, as `ivdr evaluate` or `ivdr compare` left it."
+    "What the networks of some runs made of their test videos, as `ivdr evaluate`, `ivdr compare` or `LiveTraining` left it."
     models: list[ClipModel] = []
     for run in map(Path, runs):
-        stored = run / "results" / "features_test.npz"
-        if not stored.is_file():
+        stored, epochs = run / "results" / "features_test.npz", stored_epochs(run)
+        if not stored.is_file() and not epochs:
             raise ValueError(f"{run} has no results/features_test.npz: `ivdr evaluate {run} --data …` makes it")
         config = read_config(str(run / "config.yaml"))
         train = run / "results" / "features_train.npz"
         method = config.method if config.epochs else "untrained"
         name = plots.method_name(method)
         name = name if name not in [model.name for model in models] else f"{name}: {run.name}"
-        models.append(ClipModel(name, Features.load(stored), Features.load(train) if train.is_file() else None, config.clips.length * config.clips.stride, plots.method_colour(method)))
+        test = Features.load(stored) if stored.is_file() else epochs[max(epochs)]
+        if epochs and epochs[max(epochs)].paths != test.paths:
+            epochs = {}  # what was watched in training are other clips than those that were evaluated
+        models.append(ClipModel(name, test, Features.load(train) if train.is_file() else None, config.clips.length * config.clips.stride, plots.method_colour(method), epochs))
     check_same_clips(models)
     return models
 
@@ -1212,6 +1322,28 @@ def clip_ranks(
         ranks.append(np.where(np.isfinite(best[:, 0]), (similar > best).sum(1), len(space.gallery)))
     return np.concatenate(ranks)
 
+# %% ../nbs/15_widgets.ipynb #3789676f
+def taken_for(
+    space: ClipSpace,  # of one model
+) -> NDArray[np.int64]:  # (Q,) the action of the nearest clip of another video
+    "What each clip is taken for."
+    found = []
+    for start in range(0, len(space.query), 512):
+        similar = space.query[start : start + 512] @ space.gallery.T
+        similar[space.query_video[start : start + 512, None] == space.gallery_video] = -np.inf
+        found.append(space.gallery_label[similar.argmax(1)])
+    return np.concatenate(found)
+
+def only_confused_by(
+    labels: NDArray[Any],  # (Q,) true actions
+    first: NDArray[Any],  # (Q,) what one model takes each clip for
+    other: NDArray[Any],  # (Q,) what another model takes it for
+) -> dict[tuple[Any, Any], NDArray[np.int64]]:  # (action, taken for) -> the clips, most frequent pairs first
+    "Clips that the first model takes for another action and the other model does not."
+    rows = np.flatnonzero((first != labels) & (other == labels))
+    pairs = [(labels[row], first[row]) for row in rows]
+    return {pair: np.array([row for row, own in zip(rows, pairs) if own == pair]) for pair in sorted(set(pairs), key=lambda pair: (-pairs.count(pair), pair))}
+
 # %% ../nbs/15_widgets.ipynb #7bb304f2
 class ClipPictures:
     "Small moving pictures of clips, made when they are first asked for and kept while there is room."
@@ -1227,38 +1359,56 @@ class ClipPictures:
         self.root, self.span, self.width, self.n_frames, self.most = Path(root), span, width, n_frames, most
         self.made: OrderedDict[str, tuple[dict[str, Any] | None, tuple[int, ...]]] = OrderedDict()
         self.gone: dict[str, str] = {}  # path -> why it cannot be shown
-        self.reel: tuple[str, Reel] | None = None  # the last video that was opened
 
     def __call__(
         self,
         path: str,  # of the video, as features name it
         position: float,  # centre of the clip / length of the video
     ) -> tuple[str, dict[str, Any] | None, tuple[int, ...]]:  # key, sheet (None if the video is gone), frame numbers
+        self.make([(path, position)])
         key = f"{path}@{position:.4f}"
-        if key not in self.made:
-            self.made[key] = _make_picture(self, path, position)
-            while len(self.made) > self.most:
-                self.made.popitem(last=False)
-        self.made.move_to_end(key)
         return key, *self.made[key]
 
+    def make(
+        self,
+        clips: Iterable[tuple[str, float]],  # paths and positions
+    ) -> None:
+        "Make what is lacking of these pictures, on all cores: decoders let other threads run meanwhile."
+        wanted = {f"{path}@{position:.4f}": (path, position) for path, position in clips}
+        lacking = {key: clip for key, clip in wanted.items() if key not in self.made}
+        if lacking:
+            with ThreadPoolExecutor(min(4, len(lacking), os.cpu_count() or 1)) as pool:
+                self.made.update(zip(lacking, pool.map(partial(_make_picture, self), lacking.values())))
+        for key in wanted:
+            self.made.move_to_end(key)
+        while len(self.made) > max(self.most, len(wanted)):
+            self.made.popitem(last=False)
+
 # %% ../nbs/15_widgets.ipynb #733a9743
-def _make_picture(pictures: ClipPictures, path: str, position: float) -> tuple[dict[str, Any] | None, tuple[int, ...]]:
+def _make_picture(pictures: ClipPictures, clip: tuple[str, float]) -> tuple[dict[str, Any] | None, tuple[int, ...]]:
+    path, position = clip
     if path in pictures.gone:
         return None, ()
     try:
-        if pictures.reel is None or pictures.reel[0] != path:
-            pictures.reel = path, read_reel(pictures.root / path, pictures.width)
+        with VideoReader(pictures.root / path, short_side=None) as reader:
+            total, span = len(reader), pictures.span
+            low = int(np.clip(round(position * total) - span // 2, 0, max(0, total - span)))
+            frames = np.linspace(low, min(low + span, total) - 1, pictures.n_frames).round().astype(np.int64)
+            return sheet(thumbnails(reader, frames, pictures.width), 70), tuple(frames.tolist())
     except (VideoError, FileNotFoundError) as error:
         pictures.gone[path] = str(error)
         return None, ()
-    reel = pictures.reel[1]
-    low = int(np.clip(round(position * reel.total) - pictures.span // 2, 0, max(0, len(reel.frames) - pictures.span)))
-    frames = np.linspace(low, min(low + pictures.span, len(reel.frames)) - 1, pictures.n_frames).round().astype(int)
-    return sheet(reel.frames[frames], 70), tuple(frames.tolist())
 
 # %% ../nbs/15_widgets.ipynb #a2858f80
 _LINES = {"action": "solid", "video": "double", "other": "dashed"}
+
+def clip_place(
+    features: Features,  # of the clip's model
+    row: int,  # which clip: video * clips + clip
+) -> tuple[str, float]:  # path, position
+    "Which video a clip comes from, and where in it the clip's centre is."
+    video, clip = divmod(row, features.clips.shape[1])
+    return features.paths[video], float(features.position[video, clip])
 
 def clip_film(
     features: Features,  # of the clip's model
@@ -1269,9 +1419,9 @@ def clip_film(
     group: str = "",  # heading of its row
 ) -> tuple[Film, dict[str, Any] | None]:  # and its sheet
     "A clip of a ranking, marked by sign, word, line and colour."
-    video, clip = divmod(row, features.clips.shape[1])
-    position = float(features.position[video, clip])
-    key, found, numbers = pictures(features.paths[video], position)
+    video = row // features.clips.shape[1]
+    path, position = clip_place(features, row)
+    key, found, numbers = pictures(path, position)
     colour, words = plots.RELATIONS.get(relation, ("", ""))
     action = str(features.labels[video]).replace("_", " ")
     note = (f"{words}" if relation else f"{features.groups[video]}, {100 * position:.0f} % through") + ("" if found else ", video not there")
@@ -1342,7 +1492,8 @@ class RankingControls(ipywidgets.VBox):  # type: ignore[misc]
         self.own_video = _control(ipywidgets.Checkbox, "may find its own video", True, indent=False, width="190px")
         self.centred = _control(ipywidgets.Checkbox, "minus the gallery's mean", False, indent=False, width="200px")
         self.another = ipywidgets.Button(description="another query", icon="random")
-        super().__init__([wrapped(self.video, self.clip, self.another), wrapped(self.k, self.gallery, self.own_video, self.centred)])
+        self.apart, self.said = ipywidgets.Button(description="show one of these", icon="search", layout={"width": "auto"}), ipywidgets.HTML()
+        super().__init__([wrapped(self.video, self.clip, self.another), wrapped(self.k, self.gallery, self.own_video, self.centred), wrapped(self.said, self.apart)])
 
 # %% ../nbs/15_widgets.ipynb #aec2ccf4
 class ClipRankingWidget(Panel):
@@ -1358,16 +1509,19 @@ class ClipRankingWidget(Panel):
         self.features = [joined([model.test] + [model.train] * (model.train is not None)) for model in self.models]  # type: ignore[list-item]
         self.thumbnails = ClipPictures(manifest.root, self.models[0].span)
         self.spaces: dict[tuple[Hashable, ...], tuple[ClipSpace, NDArray[np.int64]]] = {}
+        self.kept: dict[tuple[Hashable, ...], dict[tuple[Any, Any], NDArray[np.int64]]] = {}
         self.controls = c = RankingControls(self.features[0], all(model.train is not None for model in self.models))
         self.asked, self.found, self.table = FilmPlayer(width=176), FilmPlayer(width=96, choosable=True, leads=False), ipywidgets.HTML()
         ipywidgets.link((self.asked, "playing"), (self.found, "playing"))
-        self.quiet, self.query, self.rankings = False, 0, list[tuple[NDArray[np.int64], NDArray[np.float32], list[str]]]()
+        self.quiet, self.query, self.shown_apart = False, 0, -1  # the last: which of the clips that only the first model confuses
+        self.rankings = list[tuple[NDArray[np.int64], NDArray[np.float32], list[str]]]()
         super().__init__([c, wrapped(self.asked, self.table), self.found])
         self.found.when_chosen(partial(_ranking_choose, self))
         _ranking_update(self)
         for control in (c.video, c.clip, c.k, c.gallery, c.own_video, c.centred):
             control.observe(lambda _: _ranking_update(self), "value")
         c.another.on_click(lambda _: self.ask((7 * c.video.value + 5) % len(self.features[0]), c.clip.value))
+        c.apart.on_click(lambda _: _show_apart(self))
 
     def ask(
         self,
@@ -1375,13 +1529,11 @@ class ClipRankingWidget(Panel):
         clip: int,  # its number in the video
     ) -> None:
         "Make a clip the query."
-        self.quiet = True
-        self.controls.video.value, self.controls.clip.value = video, clip
-        self.quiet = False
+        self.quiet, c = True, self.controls
+        c.video.value, c.clip.value, self.quiet = video, clip, False
         _ranking_update(self)
 
     def pictures(self) -> list[Figure]:
-        "A strip for each model."
         return ranking_pictures(self)
 
 # %% ../nbs/15_widgets.ipynb #3fa07032
@@ -1413,15 +1565,51 @@ def _ranking_update(widget: ClipRankingWidget) -> None:
     widget.query, spaces = c.video.value * clips + c.clip.value, [_ranking_space(widget, m) for m in range(len(widget.models))]
     widget.rankings = [rank_clips(space, widget.query, c.k.value, c.own_video.value) for space, _ in spaces]
     widget.table.value = ranking_table(widget.models, [found for _, _, found in widget.rankings], [ranks for _, ranks in spaces], c.k.value, chance_at(spaces[0][0], c.k.value))
+    c.said.value = apart_words(widget)
+    c.apart.layout.display = "" if kept_apart(widget) else "none"
     show_rankings(widget)
+
+# %% ../nbs/15_widgets.ipynb #962b9c77
+def kept_apart(
+    widget: ClipRankingWidget,  # with at least one model
+) -> dict[tuple[str, str], NDArray[np.int64]]:  # (action, taken for) -> test clips
+    "Which clips the first model confuses and the last one keeps apart, as the gallery is set; made once for each setting."
+    c, test = widget.controls, widget.models[0].test
+    key = (c.gallery.value, c.centred.value)
+    if key not in widget.kept:
+        count, sides = test.clips.shape[0] * test.clips.shape[1], []
+        for m in (0, -1):
+            space = _ranking_space(widget, m % len(widget.models))[0]
+            sides.append(taken_for(space)[:count])
+        names = np.unique(np.concatenate([widget.features[0].labels, test.labels]))
+        labels = names[space.query_label[:count]]
+        widget.kept[key] = only_confused_by(labels, *(names[side] for side in sides))
+    return widget.kept[key]
+
+def apart_words(
+    widget: ClipRankingWidget,  # with its rankings made
+) -> str:  # HTML
+    "Which clips the first model confuses and the last one keeps apart."
+    found, first, last = kept_apart(widget), escape(widget.models[0].name), escape(widget.models[-1].name)
+    total = sum(len(rows) for rows in found.values())
+    most = ", ".join(f"<i>{escape(a.replace('_', ' '))}</i> for <i>{escape(b.replace('_', ' '))}</i> ({len(rows)})" for (a, b), rows in list(found.items())[:3])
+    return f"<b>{total}</b> of {widget.models[0].test.clips[..., 0].size} clips are confused by {first} and kept apart by {last}" + (f"; most often {first} takes {most}." if found else ".")
+
+def _show_apart(widget: ClipRankingWidget) -> None:
+    "Ask with the next of the clips that only the first model confuses."
+    rows = [int(row) for found in kept_apart(widget).values() for row in found]
+    widget.shown_apart = (widget.shown_apart + 1) % len(rows)
+    widget.ask(*divmod(rows[widget.shown_apart], widget.features[0].clips.shape[1]))
 
 # %% ../nbs/15_widgets.ipynb #95e1a2cd
 def ranked_films(
     widget: ClipRankingWidget,  # with its rankings made
 ) -> tuple[tuple[Film, dict[str, Any] | None], list[tuple[Film, dict[str, Any] | None]]]:  # the query, all that was found; each with its sheet
     "What the clip ranking plays."
-    asked = clip_film(widget.features[0], widget.query, widget.thumbnails)
-    found = [clip_film(features, int(row) + gallery_start(widget), widget.thumbnails, relation, float(cosine), model.name)
+    start, features = gallery_start(widget), widget.features[0]
+    widget.thumbnails.make(clip_place(features, row) for row in [widget.query, *(int(r) + start for order, _, _ in widget.rankings for r in order)])
+    asked = clip_film(features, widget.query, widget.thumbnails)
+    found = [clip_film(features, int(row) + start, widget.thumbnails, relation, float(cosine), model.name)
              for model, features, (order, cosines, relations) in zip(widget.models, widget.features, widget.rankings)
              for row, cosine, relation in zip(order, cosines, relations)]  # fmt: skip
     return asked, found
@@ -1456,16 +1644,63 @@ def project(
     features: Features,  # N videos, M clips each
     how: str = "pca",  # one of `layouts()`
     seed: int = 0,  # of the projection
+    start: NDArray[np.float64] | None = None,  # (N * M, 2) where t-SNE and UMAP begin, such as the map of another epoch; None: where they like
 ) -> NDArray[np.float64]:  # (N * M, 2), in -1…1 along the longer axis
     "All clips on a map."
     rows = features.clips.reshape(-1, features.clips.shape[2])
-    if how != "umap":
+    if how == "pca" or (how != "umap" and start is None):
         return plots.embed(rows, how, seed)
-    from umap import UMAP
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
-    points = np.asarray(UMAP(metric="cosine", random_state=seed).fit_transform(units), dtype=np.float64)
-    points -= (points.max(0) + points.min(0)) / 2
+    if how == "umap":
+        from umap import UMAP
+        points = UMAP(metric="cosine", random_state=seed, init="spectral" if start is None else 10 * start).fit_transform(units)
+    else:
+        units = PCA(min(50, *units.shape), random_state=seed).fit_transform(units)
+        begin = np.asarray(start) * np.sqrt(len(units))  # about as wide as t-SNE's maps get
+        points = TSNE(2, perplexity=min(30.0, (len(units) - 1) / 3), init=begin, early_exaggeration=1.0, random_state=seed, max_iter=300).fit_transform(units)
+    points = np.asarray(points, dtype=np.float64)
+    points = points - (points.max(0) + points.min(0)) / 2
     return np.asarray(points / np.abs(points).max().clip(1e-12))
+
+# %% ../nbs/15_widgets.ipynb #106077e8
+def common_axes(
+    epochs: Mapping[int, Features],  # of the same clips
+) -> tuple[dict[int, NDArray[np.float64]], NDArray[np.float64]]:  # by epoch: (N * M, d) unit vectors minus their mean; (d, 2) the two directions in which all epochs together spread most
+    "PCA of several epochs at once."
+    rows = {}
+    for epoch, features in epochs.items():
+        flat = features.clips.reshape(-1, features.clips.shape[2]).astype(np.float64)
+        flat = flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)
+        rows[epoch] = flat - flat.mean(0)
+    axes = np.linalg.eigh(sum((x.T @ x for x in rows.values()), np.zeros(())))[1][:, ::-1][:, :2]
+    return rows, axes * np.sign(axes[np.abs(axes).argmax(0), [0, 1]])  # the same sign on every machine
+
+def epoch_maps(
+    epochs: Mapping[int, Features],  # by epoch: features of the same clips
+    how: str = "pca",  # one of `layouts()`
+    seed: int = 0,  # of the projection
+) -> Iterator[tuple[int, NDArray[np.float64]]]:  # epoch and (N * M, 2) map in -1…1, from the last epoch back to the first
+    "Maps of several epochs in one layout, each made when it is asked for: points move from one to the next and do not jump."
+    backwards = sorted(epochs, reverse=True)
+    if how == "pca":
+        rows, axes = common_axes(epochs)
+        points = {epoch: rows[epoch] @ axes for epoch in backwards}
+        scale = max(float(np.abs(x).max()) for x in points.values())
+        yield from ((epoch, points[epoch] / max(scale, 1e-12)) for epoch in backwards)
+        return
+    last: NDArray[np.float64] | None = None
+    for epoch in backwards:
+        found = project(epochs[epoch], how, seed, last)
+        last = found if last is None else turned(found, last)
+        yield epoch, last
+
+def turned(
+    points: NDArray[np.float64],  # (n, 2) a map
+    onto: NDArray[np.float64],  # (n, 2) another map of the same clips
+) -> NDArray[np.float64]:  # (n, 2) the first, rotated or mirrored
+    "Turn a map so that it lies as close as it can to another (orthogonal Procrustes)."
+    u, _, vt = np.linalg.svd(points.T @ onto)
+    return np.asarray(points @ (u @ vt))
 
 # %% ../nbs/15_widgets.ipynb #6ed8f5c7
 def clip_values(
@@ -1491,7 +1726,7 @@ def cloud_style(
     values: NDArray[Any],  # (n,) names or numbers
     size: float = 7.0,  # of a point, pixels
 ) -> dict[str, Any]:  # plotly's marker
-    "Colours, and symbols for names, so that nobody needs to tell sixteen colours apart."
+    "Colours, and symbols for names, so that nobody needs to tell sixteen colours apart; points too small for symbols are round."
     if not plots.is_categorical(values):
         scale = [[float(t), "rgb" + str(tuple(round(255 * c) for c in plots.TIME_MAP(float(t))[:3]))] for t in np.linspace(0, 1, 11)]
         return {"size": size, "color": values.astype(float), "colorscale": scale, "cmin": float(values.min()), "cmax": max(float(values.max()), float(values.min()) + 1e-9), "symbol": "circle"}
@@ -1499,18 +1734,33 @@ def cloud_style(
     place = np.searchsorted(list(palette), values.astype(str))
     steps = [[edge, colour] for i, colour in enumerate(palette.values()) for edge in (i / len(palette), (i + 1) / len(palette))]
     symbols = list(_MARKS)
-    return {"size": size, "color": place.astype(float), "colorscale": steps, "cmin": -0.5, "cmax": len(palette) - 0.5, "symbol": [symbols[p % len(symbols)] for p in place]}
+    return {"size": size, "color": place.astype(float), "colorscale": steps, "cmin": -0.5, "cmax": len(palette) - 0.5,
+            "symbol": [symbols[p % len(symbols)] for p in place] if has_symbols(size) else "circle"}
 
+def point_size(
+    n: int,  # points on a map
+) -> float:  # pixels
+    "Small enough that many points leave gaps."
+    return float(np.clip(400 / np.sqrt(n), 4, 9))
+
+def has_symbols(
+    size: float,  # of a point, pixels
+) -> bool:
+    "Whether a square can be told from a circle."
+    return size >= 6
+
+# %% ../nbs/15_widgets.ipynb #32b8b41a
 def cloud_key(
     values: NDArray[Any],  # (n,) names or numbers
     name: str,  # what they are
+    symbols: bool = True,  # whether points have symbols
 ) -> str:  # HTML
     "What colours and symbols mean."
     if not plots.is_categorical(values):
         stops = ",".join("rgb" + str(tuple(round(255 * c) for c in plots.TIME_MAP(t)[:3])) for t in (0.0, 0.5, 1.0))
         ends = ("first frame", "last frame") if name.startswith("time") else (f"{values.min():g}", f"{values.max():g}")
         return f'{escape(name)}: {ends[0]} <span style="display:inline-block;width:120px;height:0.8em;background:linear-gradient(90deg,{stops})"></span> {ends[1]}'
-    marks = list(_MARKS.values())
+    marks = list(_MARKS.values()) if symbols else ["●"]
     return " ".join(f'<span style="white-space:nowrap;margin-right:0.9em"><span style="color:{colour}">{marks[i % len(marks)]}</span> {escape(key.replace("_", " "))}</span>'
                     for i, (key, colour) in enumerate(plots.category_colours(values).items()))  # fmt: skip
 
@@ -1526,7 +1776,7 @@ def map_traces(
     rows, rings = np.asarray(thread, dtype=int), np.asarray(near, dtype=int)
     ink = "#8a8f98"
     return [
-        {"type": "scattergl", "mode": "markers", "x": points[:, 0], "y": points[:, 1], "marker": dict(style) | {"opacity": 0.8}, "hoverinfo": "none",
+        {"type": "scattergl", "mode": "markers", "x": points[:, 0], "y": points[:, 1], "marker": {"opacity": 0.8, **style}, "hoverinfo": "none",
          "selectedpoints": None if selected is None else np.asarray(selected).tolist(), "unselected": {"marker": {"opacity": 0.12}}},
         {"type": "scattergl", "mode": "lines", "x": points[rows, 0], "y": points[rows, 1], "line": {"color": ink, "width": 2.5}, "hoverinfo": "skip"},
         {"type": "scattergl", "mode": "markers", "x": points[rows, 0], "y": points[rows, 1], "hoverinfo": "skip", "unselected": {"marker": {"opacity": 1}},
@@ -1581,6 +1831,7 @@ class ExplorerControls(ipywidgets.VBox):  # type: ignore[misc]
         features: Features,  # of the clips shown
         colourings: Sequence[str],  # by what they may be coloured
         layout: str,  # projection at first
+        epochs: Sequence[int],  # of training that can be shown; none: only the end
     ) -> None:
         names = sorted((f"{str(label).replace('_', ' ')} · {Path(path).stem}", i) for i, (label, path) in enumerate(zip(features.labels, features.paths)))
         clips = features.clips.shape[1]
@@ -1588,10 +1839,14 @@ class ExplorerControls(ipywidgets.VBox):  # type: ignore[misc]
         self.colour = _control(ipywidgets.Dropdown, "colour", "action", options=[(name.replace("_", " "), name) for name in colourings], width="240px")
         self.video = _control(ipywidgets.Dropdown, "video", names[0][1], options=names, width="340px")
         self.clip = _control(ipywidgets.IntSlider, "clip", clips // 2, min=0, max=max(1, clips - 1), width="240px")
+        self.epoch = _control(ipywidgets.SelectionSlider, "epoch of training", max(epochs, default=-1), options=[(str(e), e) for e in epochs] or [("the end", -1)], width="330px")
+        self.run = ipywidgets.Play(value=self.epoch.index, max=self.epoch.index, interval=800, show_repeat=False, tooltip="play the epochs")
+        self.time = wrapped(self.epoch, self.run)
+        self.time.layout.display = "flex" if epochs else "none"
         self.mouse = _control(ipywidgets.Dropdown, "mouse", "lasso", options=[("lasso", "lasso"), ("move the map", "pan")], width="200px")
-        self.forget = ipywidgets.Button(description="select nothing", icon="times")
+        self.forget = ipywidgets.Button(description="select nothing", icon="times", layout={"width": "auto"})
         self.status = ipywidgets.HTML()
-        super().__init__([wrapped(self.map, self.colour, self.mouse, self.forget), wrapped(self.video, self.clip, self.status)])
+        super().__init__([wrapped(self.map, self.colour, self.mouse, self.forget), wrapped(self.video, self.clip, self.status), self.time])
 
 # %% ../nbs/15_widgets.ipynb #2b77d776
 class EmbeddingExplorer(Panel):
@@ -1600,17 +1855,17 @@ class EmbeddingExplorer(Panel):
 
     def __init__(
         self,
-        models: Sequence[ClipModel | str | Path] = (),  # up to about three: models, or run folders; none: two that have learned nothing
+        models: Sequence[ClipModel | str | Path] = (),  # up to about three: models (`model_over_epochs` gives one with a slider over its epochs), or run folders; none: two that have learned nothing
         videos: Manifest | str | Path | None = None,  # where their videos are; None: where the first run found them, or the sample videos
         layout: str = "pca",  # projection at first, one of `layouts()`
     ) -> None:
         self.models, manifest = open_models(models, videos)
         self.test = self.models[0].test
-        self.values, self.maps = clip_values(self.test, manifest), dict[tuple[int, str], NDArray[np.float64]]()
-        self.splits = [variance_split(model.test.clips) for model in self.models]
-        self.spaces = [clip_space(model.test, model.test) for model in self.models]
+        self.values, self.size = clip_values(self.test, manifest), point_size(self.test.clips[..., 0].size)
+        self.maps, self.making = dict[tuple[int, str, int | None], NDArray[np.float64]](), dict[tuple[int, str], Iterator[tuple[int, NDArray[np.float64]]]]()
+        self.styles, self.views = dict[str, dict[str, Any]](), dict[tuple[int, int | None], tuple[ClipSpace, tuple[float, float]]]()
         self.thumbnails = ClipPictures(manifest.root, self.models[0].span)
-        self.controls = ExplorerControls(self.test, list(self.values), layout)
+        self.controls = ExplorerControls(self.test, list(self.values), layout, sorted({epoch for model in self.models for epoch in model.epochs}))
         self.player, self.near = FilmPlayer(width=176), FilmPlayer(width=96, choosable=True, leads=False)
         ipywidgets.link((self.player, "playing"), (self.near, "playing"))
         self.key, self.table, self.figures = ipywidgets.HTML(), ipywidgets.HTML(), [go.FigureWidget() for _ in self.models]
@@ -1624,28 +1879,83 @@ class EmbeddingExplorer(Panel):
         row: int,  # clip: video * clips + clip
     ) -> None:
         "Choose a clip: it plays, and its video's thread is drawn on every map."
-        self.quiet = True
-        self.controls.video.value, self.controls.clip.value = divmod(int(row), self.test.clips.shape[1])
-        self.quiet = False
+        self.quiet, c = True, self.controls
+        (c.video.value, c.clip.value), self.quiet = divmod(int(row), self.test.clips.shape[1]), False
         update_explorer(self)
 
     def pictures(self) -> list[Figure]:
-        "A map for each model."
-        return [plots.embedding_map(explorer_points(self, m), self.values[self.controls.colour.value], model.name, self.controls.colour.value) for m, model in enumerate(self.models)]
+        name = self.controls.colour.value
+        if any(model.epochs for model in self.models):
+            return [epoch_strip(some_maps(self, m), self.values[name], model.name, name) for m, model in enumerate(self.models)]
+        return [plots.embedding_map(explorer_points(self, m), self.values[name], model.name, name) for m, model in enumerate(self.models)]
 
 # %% ../nbs/15_widgets.ipynb #4f84ec74
 def explorer_points(
     widget: EmbeddingExplorer,  # whose maps
     m: int,  # of which model
+    epoch: int | None = None,  # of training; None: the one that the slider shows
 ) -> NDArray[np.float64]:  # (n, 2)
-    "A model's map, made once for each projection."
-    how, status = widget.controls.map.value, widget.controls.status
-    if (m, how) not in widget.maps:
-        status.value = f"making the map of {escape(widget.models[m].name)} …"
-        widget.maps[m, how] = project(widget.models[m].test, how)
+    "A model's map, made once for each projection and epoch."
+    how, status, model = widget.controls.map.value, widget.controls.status, widget.models[m]
+    known = model.at(widget.controls.epoch.value if epoch is None else epoch)[0]
+    if (m, how, known) not in widget.maps:
+        status.value = f"making the map of {escape(model.name)}{_patience(widget, how)} …"
+        if known is None:
+            widget.maps[m, how, None] = project(model.test, how)
+        maps = widget.making.setdefault((m, how), epoch_maps(model.epochs, how))
+        while (m, how, known) not in widget.maps:
+            made, points = next(maps)
+            widget.maps[m, how, made] = points
         status.value = ""
-    return widget.maps[m, how]
+    return widget.maps[m, how, known]
 
+def _patience(widget: EmbeddingExplorer, how: str) -> str:
+    "A word where a map takes long."
+    clips = len(widget.values["action"])
+    return f": t-SNE of {clips} clips takes about {max(1, clips // 4000)} min" if how == "tsne" and clips > 4000 else ""
+
+def explorer_view(
+    widget: EmbeddingExplorer,  # whose models
+    m: int,  # which of them
+) -> tuple[ClipSpace, tuple[float, float]]:  # its clips as unit vectors; inter, intra
+    "What a model made of the clips by the epoch that is shown, ready to be compared; made once for each epoch."
+    known, features = widget.models[m].at(widget.controls.epoch.value)
+    if (m, known) not in widget.views:
+        widget.views[m, known] = clip_space(features, features), variance_split(features.clips)
+    return widget.views[m, known]
+
+# %% ../nbs/15_widgets.ipynb #3af19e33
+def some_maps(
+    widget: EmbeddingExplorer,  # whose maps
+    m: int,  # of which model
+    most: int = 4,  # maps
+) -> dict[str, NDArray[np.float64]]:  # maps by title
+    "A model's maps after some of its epochs, from the first to the last."
+    epochs = sorted(widget.models[m].epochs)
+    if not epochs:
+        return {"the end": explorer_points(widget, m)}
+    chosen = [epochs[i] for i in np.unique(np.linspace(0, len(epochs) - 1, most).round().astype(int))]
+    return {f"epoch {epoch}": explorer_points(widget, m, epoch) for epoch in chosen}
+
+def epoch_strip(
+    maps: Mapping[str, NDArray[np.float64]],  # by title: (n, 2) maps in one layout
+    values: NDArray[Any],  # (n,) names or numbers that colour the points
+    title: str,  # whose maps
+    name: str,  # what the colour means
+) -> Figure:
+    "Maps side by side: the slider over epochs where no kernel runs."
+    style = cloud_style(values)
+    figure = plots.Picture(2.0 * len(maps), 2.5)
+    colours = ListedColormap([colour for _, colour in style["colorscale"][1::2]]) if plots.is_categorical(values) else plots.TIME_MAP
+    for k, (when, points) in enumerate(maps.items()):
+        axes = plots.clean(figure.add_subplot(1, len(maps), k + 1), f"{title}, {when}" if k == 0 else when, grid="")
+        axes.set(xticks=[], yticks=[], aspect="equal", xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
+        axes.spines["bottom"].set_visible(False)
+        axes.scatter(points[:, 0], points[:, 1], s=float(np.clip(1200 / len(points), 1.5, 18)), c=style["color"], cmap=colours, vmin=style["cmin"], vmax=style["cmax"], alpha=0.85, linewidths=0)
+    figure.supxlabel(f"colour: {name}", fontsize=8, color=plots.FAINT)
+    return figure
+
+# %% ../nbs/15_widgets.ipynb #5db7e26d
 def touch_clip(
     widget: EmbeddingExplorer,  # whose point
     row: int,  # which clip
@@ -1658,7 +1968,7 @@ def touch_clip(
         film = film if moving else replace(film, frames=film.frames[len(film.frames) // 2 :][:1])
         widget.player.show([film], {} if made is None else {film.sheet: made})
 
-# %% ../nbs/15_widgets.ipynb #3af19e33
+# %% ../nbs/15_widgets.ipynb #1c2de9cb
 def update_explorer(
     widget: EmbeddingExplorer,  # with something changed
 ) -> None:
@@ -1668,19 +1978,30 @@ def update_explorer(
     c, clips = widget.controls, widget.test.clips.shape[1]
     row, rows = c.video.value * clips + c.clip.value, np.arange(clips) + c.video.value * clips
     thread = rows[np.argsort(widget.test.position.reshape(-1)[rows], kind="stable")]
-    values, some = widget.values[c.colour.value], len(widget.selected) > 0
-    style = cloud_style(values, float(np.clip(400 / np.sqrt(len(values)), 4, 9)))
-    near = [neighbours(space, widget.selected if some else [row]) for space in widget.spaces]
-    for m, (figure, model) in enumerate(zip(widget.figures, widget.models)):
-        fill_figure(figure, map_traces(explorer_points(widget, m), style, thread, near[m], widget.selected if some else None), {} if figure.data else map_layout(model.name))
-    widget.key.value, widget.rows = cloud_key(values, c.colour.value), [int(r) for found in near for r in found]
-    widget.table.value = thread_table(widget.models, widget.splits, widget.spaces, thread)
+    values, some, name = widget.values[c.colour.value], len(widget.selected) > 0, c.colour.value
+    if name not in widget.styles:
+        widget.styles[name] = cloud_style(values, widget.size)
+    style, views = widget.styles[name], [explorer_view(widget, m) for m in range(len(widget.models))]
+    near = [neighbours(space, widget.selected if some else [row]) for space, _ in views]
+    for m, figure in enumerate(widget.figures):
+        layout = {"title": {"text": _shown_name(widget, m)}} if figure.data else map_layout(_shown_name(widget, m))
+        fill_figure(figure, map_traces(explorer_points(widget, m), style, thread, near[m], widget.selected if some else None), layout)
+    widget.key.value, widget.rows = cloud_key(values, name, has_symbols(widget.size)), [int(r) for found in near for r in found]
+    widget.describer.words = [f"map of {clips * len(widget.test)} clips by {_shown_name(widget, m)}, coloured by {name}, with the thread of one video and {len(near[m])} neighbours ringed" for m in range(len(near))]
+    widget.table.value = thread_table(widget.models, [split for _, split in views], [space for space, _ in views], thread)
+    widget.thumbnails.make(clip_place(widget.test, int(r)) for r in [row, *widget.rows])
     touch_clip(widget, row, True)
     of = f"{len(widget.selected)} selected clips" if some else "this clip"
     shown = [clip_film(widget.test, int(r), widget.thumbnails, relation_of(widget.test, row, int(r)), group=f"{model.name}: nearest to {of} in other videos")
              for model, found in zip(widget.models, near) for r in found]  # fmt: skip
     widget.near.show([film for film, _ in shown], {film.sheet: made for film, made in shown if made is not None})
 
+def _shown_name(widget: EmbeddingExplorer, m: int) -> str:
+    "A model's name, and the epoch that its map shows."
+    known = widget.models[m].at(widget.controls.epoch.value)[0]
+    return widget.models[m].name + ("" if known is None else f", epoch {known}")
+
+# %% ../nbs/15_widgets.ipynb #6c85bd41
 def relation_of(
     features: Features,  # of the clips
     row: int,  # one clip
@@ -1729,8 +2050,10 @@ def _lassoed(widget: EmbeddingExplorer, m: int, *_: Any) -> None:
 def _connect_explorer(widget: EmbeddingExplorer) -> None:
     "Let controls and points act."
     c = widget.controls
-    for control in (c.map, c.colour, c.video, c.clip):
+    for control in (c.map, c.colour, c.video, c.clip, c.epoch):
         control.observe(lambda _: update_explorer(widget), "value")
+    c.run.observe(lambda change: setattr(c.epoch, "index", change.new), "value")
+    c.epoch.observe(lambda _: setattr(c.run, "value", c.epoch.index), "index")
     c.mouse.observe(lambda change: [figure.update_layout(dragmode=change.new) for figure in widget.figures], "value")
     c.forget.on_click(lambda _: select_clips(widget, []))
     widget.near.when_chosen(lambda film: widget.choose(widget.rows[film]))
@@ -1855,10 +2178,11 @@ class VarianceDial(Panel):
     ) -> None:
         self.mixes = list(mixes) or study_mixes()
         test, manifest = self.mixes[0].model.test, manifest_of(videos)
-        self.values, self.maps = clip_values(test, manifest), dict[int, NDArray[np.float64]]()
+        self.values, self.maps, self.styles = clip_values(test, manifest), dict[int, NDArray[np.float64]](), dict[str, dict[str, Any]]()
         self.controls = c = DialControls(self.mixes, list(self.values))
         self.scale, self.scores, self.map, self.key = go.FigureWidget(), go.FigureWidget(), go.FigureWidget(), ipywidgets.HTML()
-        super().__init__([c, self.scale, side_by_side(self.scores, self.map), self.key])
+        super().__init__([c, full_width(self.scale), side_by_side(self.scores, self.map), self.key])
+        self.describer.words = ["trained mixes on a scale of intra over inter, the chosen one marked", "scores of the chosen mix as bars, of all mixes as rings", "the chosen mix's map of clips"]
         update_dial(self)
         for control in (*c.knobs.values(), c.colour):
             control.observe(lambda _: update_dial(self), "value")
@@ -1889,12 +2213,14 @@ def update_dial(
     "Bring the nearest trained mix onto the page."
     chosen, c = widget.chosen, widget.controls
     mix, values = widget.mixes[chosen], widget.values[c.colour.value]
-    axis = quiet_axis(type="log", title={"text": "intra / inter"}, dtick=1)
+    ends = np.log10([max(one.split[1] / max(one.split[0], 1e-12), 1e-6) for one in widget.mixes])
+    room = 0.2 * (ends.max() - ends.min()) + 0.1  # for the names
+    axis = quiet_axis(type="log", title={"text": "intra / inter"}, dtick=1, range=[ends.min() - room, ends.max() + room])
     hidden = quiet_axis(visible=False, range=[0, 1.25])
     fill_figure(widget.scale, dial_traces(widget.mixes, chosen), {} if widget.scale.data else quiet_layout(height=150, xaxis=axis, yaxis=hidden))
     top = 1.15 * max(score for one in widget.mixes for score in one.scores.values())
     fill_figure(widget.scores, score_traces(widget.mixes, chosen), {} if widget.scores.data else quiet_layout(height=340, yaxis=quiet_axis(range=[0, top]), xaxis=quiet_axis()))
-    style = cloud_style(values, float(np.clip(400 / np.sqrt(len(values)), 4, 9)))
+    style = widget.styles.setdefault(c.colour.value, cloud_style(values, point_size(len(values))))
     fill_figure(widget.map, map_traces(dial_points(widget), style)[:1], map_layout(mix.model.name) | {"dragmode": "pan"})
     widget.key.value = cloud_key(values, c.colour.value)
     trained = all(mix.weights[term] == knob.value for term, knob in c.knobs.items())
@@ -1902,14 +2228,6 @@ def update_dial(
     c.said.value = f"<b>{escape(mix.model.name)}</b>" + ("" if trained else f": that mix was not trained; the nearest one is {escape(named)}")
 
 # %% ../nbs/15_widgets.ipynb #588883cf
-def turned(
-    points: NDArray[np.float64],  # (n, 2) a map
-    onto: NDArray[np.float64],  # (n, 2) another map of the same clips
-) -> NDArray[np.float64]:  # (n, 2) the first, rotated or mirrored
-    "Turn a map so that it lies as close as it can to another (orthogonal Procrustes)."
-    u, _, vt = np.linalg.svd(points.T @ onto)
-    return np.asarray(points @ (u @ vt))
-
 @dataclass(frozen=True, eq=False)
 class Look:
     "What a network in training made of the videos that are watched, after one epoch."
@@ -1934,8 +2252,11 @@ class LiveTraining(Panel):
         self.clips = [evaluation_clips(side, self.protocol, cache=True) for side in self.watched]
         self.rows, self.looks, self.stop, self.thread = list[Row](), list[Look](), StopSignals(), threading.Thread()
         self.button, self.epoch = ipywidgets.Button(description="train", icon="play"), _control(ipywidgets.IntSlider, "map after epoch", 0, min=0, max=0)
-        self.status, self.losses, self.scores, self.map, self.key = ipywidgets.HTML(), go.FigureWidget(), go.FigureWidget(), go.FigureWidget(), ipywidgets.HTML()
+        empty = (_curve_layout("losses"), _curve_layout("after each epoch"), map_layout("map of the test clips"))
+        self.losses, self.scores, self.map = (go.FigureWidget(layout=layout) for layout in empty)
+        self.status, self.key = ipywidgets.HTML(), ipywidgets.HTML()
         super().__init__([wrapped(self.button, self.epoch, self.status), side_by_side(self.losses, self.scores, self.map), self.key])
+        self.describer.words = ["losses by step", "retrieval and intra over inter after each epoch", "map of the watched clips"]
         self.button.on_click(lambda _: self.ask_to_stop() if self.thread.is_alive() else self.train())
         self.epoch.observe(lambda _: draw_look(self), "value")
 
@@ -2009,6 +2330,7 @@ def look_live(
 ) -> Row:  # what goes into the run's table of epochs
     "See what the network makes of the watched videos now."
     train, test = (extract_features(job.method.encoder, side, widget.protocol, progress=False, clips=clips) for side, clips in zip(widget.watched, widget.clips, strict=True))
+    test.save(job.run / "results" / "epochs" / f"{epoch + 1:04d}.npz", "float16")  # for `stored_epochs`
     recall = retrieval(test.videos, test.labels, train.videos, train.labels, ks=(1,))[1]
     points = project(test, "pca")
     points = turned(points, widget.looks[-1].points) if widget.looks else points
@@ -2024,7 +2346,7 @@ def look_live(
 # %% ../nbs/15_widgets.ipynb #a553c2af
 def _curve_layout(title: str, **y: Any) -> dict[str, Any]:
     "What the two panels of curves share."
-    return quiet_layout(height=300, showlegend=True, legend={"orientation": "h"}, title={"text": title, "x": 0.01}, margin={"l": 8, "r": 8, "t": 30, "b": 8},
+    return quiet_layout(height=300, showlegend=True, legend={"orientation": "h"}, title={"text": title, "x": 0.01, "font": {"size": 13}}, margin={"l": 8, "r": 18, "t": 30, "b": 8},
                         xaxis=quiet_axis(), yaxis=quiet_axis(**y))  # fmt: skip
 
 # %% ../nbs/15_widgets.ipynb #80d25a65

@@ -240,3 +240,122 @@ def test_a_run_that_cannot_go_on_says_so_on_the_page(tmp_path) -> None:
     watched.train()
     watched.thread.join()
     assert 'role="alert"' in watched.status.value and "500" in watched.status.value and not watched.thread.is_alive()
+
+
+# one model at several epochs
+
+def grown(name="growing", epochs=(0, 2, 5), shift=0.3):
+    base, noise = features(videos=20, clips=3), RNG.normal(size=(20, 3, 8)).astype(np.float32)
+    return w.model_over_epochs(name, {e: replace(base, clips=base.clips + shift * e * noise) for e in epochs})
+
+
+def test_maps_of_epochs_share_one_layout() -> None:
+    model = grown()
+    maps = dict(w.epoch_maps(model.epochs))
+    rows = {e: f.clips.reshape(60, -1).astype(float) for e, f in model.epochs.items()}
+    units = {e: x / np.linalg.norm(x, axis=1, keepdims=True) for e, x in rows.items()}
+    centred = {e: x - x.mean(0) for e, x in units.items()}
+    solved = [np.linalg.lstsq(centred[e], maps[e], rcond=None)[0] for e in maps]
+    for e, projection in zip(maps, solved):
+        np.testing.assert_allclose(projection, solved[0], atol=1e-6, err_msg=f"epoch {e} has axes or a scale of its own")
+    assert max(np.abs(points).max() for points in maps.values()) == pytest.approx(1.0)
+    u, s, vt = np.linalg.svd(np.concatenate(list(centred.values())), full_matrices=False)
+    assert np.abs(vt[:2] @ solved[0] / np.linalg.norm(solved[0], axis=0)).max(0) == pytest.approx([1, 1], abs=1e-6)
+    for how in w.layouts():
+        twice = dict(w.epoch_maps({3: model.test, 7: model.test}, how))
+        assert np.corrcoef(twice[3].ravel(), twice[7].ravel())[0, 1] > 0.95, f"{how}: what does not change must not move"
+
+
+def test_the_slider_over_epochs_moves_every_model_that_knows_the_epoch() -> None:
+    models = [grown("a", (0, 2, 5)), grown("b", (1, 5)), w.ClipModel("c", grown().test)]
+    models[1:] = [replace(m, test=replace(m.test, paths=models[0].test.paths)) if not m.epochs else m for m in models[1:]]
+    explorer = w.EmbeddingExplorer(models)
+    assert [e for _, e in explorer.controls.epoch.options] == [0, 1, 2, 5] and explorer.controls.epoch.value == 5
+    titles = {}
+    for _, epoch in explorer.controls.epoch.options:
+        explorer.controls.epoch.value = epoch
+        titles[epoch] = [f.layout.title.text for f in explorer.figures]
+        for m, model in enumerate(models):
+            points = w.explorer_points(explorer, m)
+            np.testing.assert_array_equal(explorer.figures[m].data[0].x, points[:, 0])
+            near = w.neighbours(w.clip_space(model.at(epoch)[1], model.at(epoch)[1]), [explorer.controls.video.value * 3 + explorer.controls.clip.value])
+            assert explorer.rows[6 * m : 6 * m + 6] == near.tolist(), "neighbours are those of the epoch that is shown"
+    assert titles == {0: ["a, epoch 0", "b, epoch 1", "c"], 1: ["a, epoch 0", "b, epoch 1", "c"], 2: ["a, epoch 2", "b, epoch 1", "c"], 5: ["a, epoch 5", "b, epoch 5", "c"]}
+    assert len(explorer.pictures()) == 3
+    assert w.EmbeddingExplorer(models[2:]).controls.time.layout.display == "none"
+
+
+def test_epochs_of_other_clips_are_refused() -> None:
+    with pytest.raises(ValueError, match="'a' looked at other clips after epoch 3"):
+        w.model_over_epochs("a", {3: features(5), 4: features(6)})
+    with pytest.raises(ValueError, match="no epochs"):
+        w.model_over_epochs("a", {})
+
+
+def test_a_run_folder_brings_its_epochs_unless_other_clips_were_evaluated(tmp_path) -> None:
+    model = grown()
+    (tmp_path / "config.yaml").write_text("data: d\nout: o\nmethod: iivdr\n")
+    with pytest.raises(ValueError, match="no results/features_test.npz"):
+        w.run_models([tmp_path])
+    for epoch, seen in model.epochs.items():
+        seen.save(tmp_path / "results" / "epochs" / f"{epoch:04d}.npz")
+    [read] = w.run_models([tmp_path])
+    assert list(read.epochs) == [0, 2, 5] and (read.test.clips == model.test.clips).all()
+    features(4).save(tmp_path / "results" / "features_test.npz")
+    [read] = w.run_models([tmp_path])
+    assert not read.epochs and len(read.test) == 4
+
+
+def test_what_lies_where_it_lay_is_not_sent_again() -> None:
+    figure, x, sent = w.go.FigureWidget(), np.arange(5.0), []
+    trace = {"type": "scatter", "x": x, "y": x, "marker": {"color": x, "size": 3.0}, "name": "a"}
+    w.fill_figure(figure, [trace], {})
+    figure._send_update_msg = lambda restyle_data=None, **others: sent.append(restyle_data)
+    w.fill_figure(figure, [{**trace, "x": x[:], "marker": {"color": x, "size": 3.0}}], {})
+    w.fill_figure(figure, [{**trace, "x": x[::-1]}], {})
+    assert [sorted(data) for data in sent if data] == [["x"]] and figure.data[0].x[0] == 4.0
+
+
+# which clips one model confuses and the other keeps apart
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_clips_that_only_one_model_confuses(seed) -> None:
+    rng = np.random.default_rng(seed)
+    labels, first, other = rng.integers(0, 3, size=(3, 30))
+    found = w.only_confused_by(labels, first, other)
+    assert sorted(row for rows in found.values() for row in rows) == [i for i in range(30) if first[i] != labels[i] and other[i] == labels[i]]
+    assert all((labels[rows] == a).all() and (first[rows] == b).all() for (a, b), rows in found.items())
+    sizes = [len(rows) for rows in found.values()]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_clip_is_taken_for_its_nearest_of_another_video() -> None:
+    query, gallery = features(5, 2), features(7, 3, name="g")
+    space = w.clip_space(query, gallery)
+    assert w.taken_for(space).tolist() == [space.gallery_label[w.rank_clips(space, row, 1, own_video=False)[0][0]] for row in range(10)]
+    both = w.clip_space(query, query)
+    assert w.taken_for(both).tolist() == [both.gallery_label[w.rank_clips(both, row, 1, own_video=False)[0][0]] for row in range(10)]
+
+
+def test_the_ranking_shows_the_clips_that_only_its_first_model_confuses() -> None:
+    one, two = features(8, 2), features(8, 2)
+    ranking = w.ClipRankingWidget([w.ClipModel("one", one), w.ClipModel("two", two)])
+    ranking.controls.own_video.value = False
+    rows = [row for found in w.kept_apart(ranking).values() for row in found]
+    assert f"<b>{len(rows)}</b> of 16 clips are confused by one and kept apart by two" in ranking.controls.said.value
+    for row in [*rows, *rows[:1]]:
+        ranking.controls.apart.click()
+        assert ranking.query == row and [found[2][0] for found in ranking.rankings] == ["other", "action"]
+    same = w.ClipRankingWidget([w.ClipModel("one", one), w.ClipModel("again", one)])
+    assert same.controls.apart.layout.display == "none" and "<b>0</b> of 16" in same.controls.said.value
+
+
+def test_a_page_that_is_opened_later_gets_the_figures_as_they_are() -> None:
+    explorer = w.EmbeddingExplorer([grown()])
+    explorer.controls.epoch.value = 0
+    explorer._repr_mimebundle_()
+    [figure] = w.figures_in(explorer)
+    np.testing.assert_array_equal(figure._widget_data[0]["x"], w.explorer_points(explorer, 0)[:, 0])
+    assert figure._widget_layout["title"]["text"] == "growing, epoch 0"
+    assert len(explorer.describer.words) == 1 and "epoch 0" in explorer.describer.words[0]

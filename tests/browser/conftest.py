@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,34 +61,45 @@ def settings(home: Path, quiet: bool = True) -> dict[str, str]:
 
 
 @contextmanager
-def running(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[Lab]:
-    "A JupyterLab that this command starts, until it is no longer needed; reached from this machine only."
-    token = secrets.token_hex(16)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", "--expose-app-in-browser"]
-    said = Path(environment["HOME"]) / "lab.log"
+def serving(command: Sequence[str], port: int, ready: str, folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    "A server on this machine only, from its first answer at an address to its end."
+    said = Path(environment["HOME"]) / "server.log"
     with said.open("wb") as log:
-        server = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen(list(command), env=environment, stdout=log, stderr=log, cwd=folder)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
             try:
-                urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()
+                urllib.request.urlopen(f"{address}{ready}", timeout=5).close()
                 break
             except (urllib.error.URLError, OSError):
                 if server.poll() is not None:
                     break
                 time.sleep(0.25)
         else:
-            pytest.fail("JupyterLab did not start within a minute")
+            pytest.fail(f"no answer within a minute:\n{said.read_text()[-3000:]}")
         if server.poll() is not None:
-            pytest.fail(f"JupyterLab ended by itself:\n{said.read_text()[-3000:]}")
-        yield Lab(address, token, folder)
+            pytest.fail(f"the server ended by itself:\n{said.read_text()[-3000:]}")
+        yield address
     finally:
         server.terminate()
         server.wait(30)
+
+
+def free_port() -> int:
+    "A port that nobody uses."
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[Lab]:
+    "A JupyterLab that this command starts, until it is no longer needed."
+    token, port = secrets.token_hex(16), free_port()
+    options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", "--expose-app-in-browser"]
+    with serving([*command, *options], port, f"/api?token={token}", folder, environment) as address:
+        yield Lab(address, token, folder)
 
 
 @pytest.fixture
@@ -106,13 +117,32 @@ def lab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
         yield started
 
 
+# extensions of JupyterLab that the tests' environment has, and that complain in voila, where there is no file browser
+UNLIKE_VOILA = ("jupyterlab-jupytext", "@jupyter-notebook/lab-extension", "@jupyter/nbgrader")
+
+
+@pytest.fixture
+def classroom(chromium: Any, tmp_path: Path) -> Iterator[Lab]:
+    "The page for the class, served as `make class` does, but with a token that the test knows."
+    token, port = secrets.token_hex(16), free_port()
+    page = ROOT / "nbs" / "walkthroughs" / "class_page.ipynb"
+    command = [sys.executable, "-m", "voila", page.name, "--Voila.ip=127.0.0.1", "--no-browser", f"--port={port}", f"--token={token}",
+               *(f"--VoilaConfiguration.extension_denylist={name}" for name in UNLIKE_VOILA)]  # fmt: skip
+    with serving(command, port, "/login", page.parent, settings(tmp_path)) as address:
+        yield Lab(address, token, page.parent)
+
+
 WATCH = """() => {
+  // of a long array some entries are looked at: spelling out a map of 50,000 points would take longer than the move that is timed
+  const some = a => a === null || typeof a !== 'object' || a.length === undefined ? a : a.length <= 120 ? [...a] : [a.length, ...Array.from({ length: 60 }, (_, i) => a[Math.floor(i * (a.length - 1) / 59)])];
   window.fingerprint = () => JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].map(g => (g.data || []).map(t =>
-    [t.x, t.y, t.z, t.visible, t.marker && t.marker.color, t.marker && t.marker.symbol])));
-  window.filmprint = () => JSON.stringify([...document.querySelectorAll('.ivdr-player')].map(p => [...p.querySelectorAll('.ivdr-film')].map(f => [...f.querySelectorAll('b, small')].map(e => e.textContent))));
+    [t.x, t.y, t.z, t.visible, t.marker && t.marker.color, t.marker && t.marker.symbol, t.selectedpoints].map(some))));
+  // films count as changed when words and pictures are there
+  window.filmprint = () => JSON.stringify([...document.querySelectorAll('.ivdr-player')].map(p => [...p.querySelectorAll('.ivdr-film')].map(f => [f.querySelector('canvas').dataset.sheet, ...[...f.querySelectorAll('b, small')].map(e => e.textContent)])));
+  const drawn = () => [...document.querySelectorAll('.ivdr-film canvas')].every(c => c.dataset.sheet);
   window.watch = name => { const probe = window[name], before = probe(); window.took = null; let start = performance.now();
     for (const e of ['keydown', 'pointerdown']) document.addEventListener(e, () => { start = performance.now(); }, { once: true, capture: true });
-    const poll = () => { if (probe() !== before) window.took = performance.now() - start; else requestAnimationFrame(poll); }; poll(); };
+    const poll = () => { if (probe() !== before && (name !== 'filmprint' || drawn())) window.took = performance.now() - start; else requestAnimationFrame(poll); }; poll(); };
 }"""
 
 
@@ -123,6 +153,11 @@ class Notebook:
     errors: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     foreseen: set[str] = field(default_factory=set)  # what it may say on stderr
+
+    def listen(self) -> None:
+        "Write down what the browser complains of from now on."
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def slider(self, name: str) -> Any:
         "The handle of a slider, which takes the arrow keys."
@@ -201,8 +236,7 @@ def in_lab(lab: Lab, chromium: Any, request: pytest.FixtureRequest) -> Iterator[
         page = context.new_page()
         shown = Notebook(page)
         opened.append(shown)
-        page.on("console", lambda message: shown.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: shown.errors.append(str(error)))
+        shown.listen()
         page.goto(f"{lab.address}/lab/workspaces/{path.stem}/tree/{path.relative_to(lab.folder).as_posix()}?token={lab.token}")
         page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.context?.isReady && window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel", timeout=60_000)
         page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area').catch(() => null)")
@@ -236,3 +270,27 @@ def notebook(lab: Lab, in_lab: Callable[[Path], Notebook], request: pytest.Fixtu
         return shown
 
     return open_cells
+
+
+@pytest.fixture
+def class_page(classroom: Lab, chromium: Any) -> Iterator[Notebook]:
+    "The page for the class, open in the browser; afterwards nothing may have complained."
+    context = chromium.new_context(viewport={"width": 1280, "height": 1400})
+    shown = Notebook(context.new_page())
+    shown.listen()
+    # voila's page asks a server far away for icons that it has itself; a class without a network must not miss them
+    shown.page.route("https://cdn.jsdelivr.net/**", lambda route: route.fulfill(body="", content_type="text/css"))
+    shown.page.goto(f"{classroom.address}/?token={classroom.token}", timeout=120_000)
+    shown.page.wait_for_selector(".ivdr", timeout=120_000)
+    shown.page.evaluate(WATCH)
+    yield shown
+    if pictures := os.environ.get("IVDR_SCREENSHOTS"):
+        for width in (1280, 400):
+            shown.page.set_viewport_size({"width": width, "height": 2600})
+            shown.page.wait_for_timeout(1500)
+            shown.page.screenshot(path=Path(pictures) / f"class-page-{width}.png")
+    shown.report("class page")
+    context.close()
+    # anywidget says so of any model that takes more than two seconds, as on a busy machine; that all widgets came is for the test to see
+    complaints = [error for error in shown.errors if "[anywidget] Failed to initialize model." not in error]
+    assert not complaints, complaints

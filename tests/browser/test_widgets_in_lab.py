@@ -44,6 +44,7 @@ def test_shuffle_rank(notebook):
     shown.changes(lambda: shown.choice("who reads").select_option(label="ideal: reads each segment by itself"))
     shown.changes(lambda: page.get_by_label("make all segments equal").press("Space"))
     page.get_by_text("+0.000", exact=True).wait_for()  # what the order costs
+    page.get_by_text("the shuffled clip is the clip").wait_for()
     assert shown.plays()
 
 
@@ -65,6 +66,9 @@ def test_clip_ranking(notebook):
     action = found.locator("b").inner_text()[2:]
     shown.changes(found.click, "filmprint")
     assert page.locator("figure.ivdr-film b").inner_text() == action
+    page.get_by_text("confused by untrained and kept apart by").wait_for()
+    shown.changes(lambda: page.get_by_role("button", name="show one of these").press("Enter"), "filmprint")
+    assert page.locator("button.ivdr-film b").first.inner_text().startswith("✗") and page.locator("button.ivdr-film b").nth(6).inner_text().startswith("✓")
     shown.changes(lambda: page.locator("button.ivdr-film").nth(7).press("Enter"), "filmprint")
     assert shown.plays()
 
@@ -137,3 +141,48 @@ def test_live_training(notebook):
     page.get_by_role("button", name="stop").press("Enter")
     page.get_by_text("goes on from there").wait_for(timeout=30_000)
     page.get_by_role("button", name="train").wait_for()
+
+
+def test_maps_over_epochs(notebook):
+    shown = notebook("""from ivdr.widgets import *
+import numpy as np
+from dataclasses import replace
+known = sample_models()[0].test
+noise = np.random.default_rng(0).normal(size=known.clips.shape).astype("float32") * known.clips.std()
+EmbeddingExplorer([model_over_epochs("growing", {e: replace(known, clips=known.clips + (5 - e) * noise) for e in (1, 3, 5)})])""")
+    page = shown.page
+    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
+    page.get_by_text("growing, epoch 5").wait_for()
+    for key, epoch in (("ArrowLeft", 3), ("ArrowLeft", 1), ("ArrowRight", 3)):
+        shown.slider("epoch of training").focus()
+        shown.changes(lambda: page.keyboard.press(key))
+        page.get_by_text(f"growing, epoch {epoch}").wait_for()
+    page.locator(".jupyter-widget-play button, .widget-play button").first.press("Enter")
+    page.get_by_text("growing, epoch 5").wait_for(timeout=10_000)
+
+
+def test_everything_is_reached_by_the_tab_key_and_has_words(notebook):
+    shown = notebook("""from ivdr.widgets import *
+from IPython.display import display
+display(ClipSamplerWidget(), ShuffleRankWidget(), ClipRankingWidget(), EmbeddingExplorer())""")
+    page = shown.page
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 5", timeout=90_000)
+    page.wait_for_function("[...document.querySelectorAll('button.ivdr-film')].length >= 22", timeout=60_000)
+    page.wait_for_function("[...document.querySelectorAll('.js-plotly-plot')].every(p => p.getAttribute('role') === 'img' && p.getAttribute('aria-label').length > 20)")
+    assert page.evaluate("[...document.querySelectorAll('.ivdr-film canvas')].every(c => c.getAttribute('aria-label').trim().length > 3)")
+    wanted = page.evaluate("""() => { const all = [...document.querySelectorAll('.ivdr :is(button, select, input, .noUi-handle)')].filter(e => e.checkVisibility() && !e.disabled && e.tabIndex >= 0);
+        all.forEach((e, i) => { e.dataset.stop = i; }); all[0].focus(); window.unseen = [];
+        document.addEventListener('focusin', e => { const s = getComputedStyle(e.target); if (e.target.dataset.stop && s.outlineStyle === 'none' && s.boxShadow === 'none') window.unseen.push(e.target.outerHTML.slice(0, 90)); });
+        return all.length; }""")
+    controls = page.evaluate("document.querySelectorAll('.ivdr :is(.widget-slider, .widget-dropdown, .widget-checkbox)').length")
+    reached = {page.evaluate("document.activeElement.dataset.stop")}
+    for _ in range(wanted + 40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement?.dataset?.stop ?? null"))
+    lost = page.evaluate("reached => [...document.querySelectorAll('[data-stop]')].filter(e => !reached.includes(e.dataset.stop)).map(e => e.outerHTML.slice(0, 90))", [r for r in reached if r])
+    assert wanted > controls > 20 and not lost, lost
+    assert page.evaluate("window.unseen") == [], "focus must be seen"
+    player = page.get_by_role("button", name="pause the clips").first
+    player.focus()
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="play the clips").first.wait_for()
