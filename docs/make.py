@@ -16,6 +16,8 @@ sys.path[:0] = [str(ROOT / "docs"), str(ROOT)]
 import lessons  # noqa: E402
 import reference  # noqa: E402
 
+CLASS_PAGE = "walkthroughs/class_page.ipynb"  # to be served with a kernel, by `make class`
+
 
 def stage(
     nbs: Path,  # the notebooks
@@ -30,7 +32,7 @@ def stage(
 
     for path in sorted(nbs.rglob("*")):
         name = path.relative_to(nbs)
-        if path.is_dir() or any(part.startswith(".") for part in name.parts):
+        if path.is_dir() or any(part.startswith(".") for part in name.parts) or name.as_posix() == CLASS_PAGE:
             continue
         if path.suffix != ".ipynb":
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +41,7 @@ def stage(
         room = path.stem[3:] if path.stem[3:] in rooms and path.parent == nbs else ""
         notebook, defined = lessons.page(path, nbs, room)
         if name.as_posix() == "index.ipynb":
-            walks = [f"walkthroughs/{walk.stem}" for walk in sorted((nbs / "walkthroughs").glob("*.ipynb"))]
+            walks = [f"walkthroughs/{walk.stem}" for walk in sorted((nbs / "walkthroughs").glob("[0-9]*.ipynb"))]
             trees = [lessons.toctree("Walkthroughs", walks)] if walks else []
             trees += [lessons.toctree("Lessons", [f"{lesson.stem[:2]} {named} <{lesson.stem}>" for named, lesson in rooms.items()]),
                       lessons.toctree("Look up", ["api/index", *(path.stem for path in BESIDE)])]  # fmt: skip

@@ -28,7 +28,7 @@ def test_make_lab_opens_on_the_first_walkthrough(chromium: Any, starting: Any, t
         page = chromium.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{lab.address}/?token={lab.token}")
         page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.context?.isReady", timeout=60_000)
-        walkthroughs = sorted(path.name for path in (ROOT / "nbs" / "walkthroughs").glob("*.ipynb"))
+        walkthroughs = sorted(path.name for path in (ROOT / "nbs" / "walkthroughs").glob("[0-9]*.ipynb"))
         assert page.evaluate("() => window.jupyterapp.shell.currentWidget.context.path") == f"walkthroughs/{walkthroughs[0]}"
         for name in walkthroughs:
             page.locator(".jp-DirListing-item", has_text=name).wait_for()

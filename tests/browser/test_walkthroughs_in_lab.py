@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
-WALKTHROUGHS = sorted((ROOT / "nbs" / "walkthroughs").glob("*.ipynb"))
+WALKTHROUGHS = sorted((ROOT / "nbs" / "walkthroughs").glob("[0-9]*.ipynb"))
 LEFT_OUT = re.compile(r"^#\s*\|\s*(notest|slow|cuda|eval:\s*false)\b", re.M)  # as `nbdev-test` leaves them out
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
