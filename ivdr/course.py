@@ -10,7 +10,7 @@ __all__ = ['PRINTED', 'CHECK', 'GUARDED', 'MS_RDONLY', 'MS_NOSUID', 'MS_NODEV', 
            'score_table', 'Submission', 'find_submissions', 'Ready', 'sandboxed', 'points_of', 'Graded', 'grade',
            'write_tables', 'grade_rows', 'status']
 
-# %% ../nbs/21_course.ipynb #32af4d4b
+# %% ../nbs/21_course.ipynb #0e16b814
 import contextlib
 import csv
 import ctypes
@@ -44,7 +44,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/21_course.ipynb #df8bb8e8
+# %% ../nbs/21_course.ipynb #f134d907
 PRINTED = 20_000  # characters of a cell's printed output that are kept
 
 
@@ -66,7 +66,7 @@ class _Printed(io.TextIOBase):
         cut = f"\n[{self.lost} more characters were printed and not kept]\n" if self.lost else ""
         return [{"text": self.text + cut}] if self.text else []
 
-# %% ../nbs/21_course.ipynb #a026b905
+# %% ../nbs/21_course.ipynb #4a0eabe2
 def _error(error: BaseException, inside: str = "") -> dict[str, Any]:
     "What is told of an error: `own` says that it was raised by the code of the file name given, not in a function that it called."
     frames = traceback.extract_tb(error.__traceback__)
@@ -107,7 +107,7 @@ def _make_shell(shown: list[dict[str, Any]]) -> Any:
         shell.enable_matplotlib("inline")
     return shell
 
-# %% ../nbs/21_course.ipynb #aab5413e
+# %% ../nbs/21_course.ipynb #5cb0ab29
 CHECK = "<check>"
 GUARDED = ("builtins", "math", "random", "torch", "torch.linalg", "torch.nn.functional", "torch.testing", "torch.Tensor", "numpy", "numpy.linalg", "numpy.testing")
 
@@ -129,7 +129,7 @@ def _put_back(guarded: Mapping[str, tuple[Any, dict[str, Any]]]) -> list[str]:
             replaced.append(f"{name}.{key}")
     return replaced
 
-# %% ../nbs/21_course.ipynb #9144ce00
+# %% ../nbs/21_course.ipynb #71eaf1c0
 class _Session:
     "What runs the cells of one notebook, one after the other."
 
@@ -155,7 +155,7 @@ class _Session:
                 shown.append(_error(error, CHECK))
         return {"shown": [*out.outputs(), *shown], "replaced": replaced}
 
-# %% ../nbs/21_course.ipynb #6d6ae6bb
+# %% ../nbs/21_course.ipynb #427118de
 def _read_answer(pipe: int, deadline: float) -> bytes | None:
     "A message with its length in front; None if it did not come in time, nothing if its sender died."
     import select
@@ -194,7 +194,7 @@ def _in_fork(run: Callable[[], dict[str, Any]], seconds: float, channel: Connect
         return {"stopped": "time" if answer_or_none is None else "end"}
     return dict(json.loads(answer_or_none))
 
-# %% ../nbs/21_course.ipynb #4e62ef64
+# %% ../nbs/21_course.ipynb #bb0b8627
 def _serve(channel: Connection, fork_checks: bool) -> None:
     "Run the cells that come through a channel until it closes."
     session = _Session()
@@ -212,7 +212,7 @@ def _serve(channel: Connection, fork_checks: bool) -> None:
             answer = session.check(request["source"])
         channel.send_bytes(json.dumps({**answer, "token": request["token"]}, default=str).encode())
 
-# %% ../nbs/21_course.ipynb #fa5894d5
+# %% ../nbs/21_course.ipynb #aa5604fc
 class IsolationError(OSError):
     "This machine does not let a sandbox be made."
 
@@ -243,7 +243,7 @@ def _new_namespaces() -> None:
     # no further user namespaces from here on: they are where rights would be won
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
 
-# %% ../nbs/21_course.ipynb #d6fe2fcb
+# %% ../nbs/21_course.ipynb #46372c4e
 def _show(path: str, root: str) -> None:
     "Make a file or folder of the machine visible under a new root, read-only and recursively so."
     target = root + path
@@ -275,7 +275,7 @@ def _new_root(root: str, shown: Sequence[str], work: str, megabytes: int) -> Non
     os.chdir("/home/student/work")
     os.environ.update(HOME="/home/student", TMPDIR="/tmp")
 
-# %% ../nbs/21_course.ipynb #980f9887
+# %% ../nbs/21_course.ipynb #e9a9a34a
 def _drop_rights() -> None:
     "No capabilities, no way to gain any, and an end with the parent's."
     for capability in range(64):
@@ -301,7 +301,7 @@ def _limit(memory: float) -> None:
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(getattr(resource, name), (bound, bound))
 
-# %% ../nbs/21_course.ipynb #09517922
+# %% ../nbs/21_course.ipynb #260b93a6
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime", "/proc/cpuinfo", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
@@ -323,7 +323,7 @@ def _refuse_visible(secrets: Sequence[Path]) -> None:
             if secret.resolve().is_relative_to(os.path.realpath(path)):
                 raise IsolationError(f"{secret} lies in {path}, which every sandbox shows to submissions; keep it elsewhere, or grade with --no-isolation")
 
-# %% ../nbs/21_course.ipynb #0b89db4e
+# %% ../nbs/21_course.ipynb #b5294f0c
 PRELOADED = ("matplotlib.pyplot", "matplotlib.font_manager", "IPython.core.interactiveshell", "sklearn.linear_model",
              *(f"ivdr.{name}" for name in ("plots", "synthetic", "augment", "backbones", "iivdr", "tclr", "tcgl", "training", "evaluation", "variance")))
 
@@ -343,6 +343,9 @@ def _supervise(order: dict[str, Any], number: int) -> None:
             os.waitpid(child, 0)
             return
         _limit(order["memory"])
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
         if order["isolate"]:
             _new_root(order["root"], order["shown"], order["work"], 256)
             _drop_rights()
@@ -378,7 +381,7 @@ def _preloaded(control: socket.socket) -> None:
                 os._exit(0)
         os.close(numbers[0])
 
-# %% ../nbs/21_course.ipynb #e020fe42
+# %% ../nbs/21_course.ipynb #59674411
 @dataclass(frozen=True)
 class Limits:
     "What one submission may take."
@@ -401,7 +404,7 @@ class Limits:
 class Broken(Exception):
     "A box that has ended: its time or memory is used up, or its process died."
 
-# %% ../nbs/21_course.ipynb #827190fb
+# %% ../nbs/21_course.ipynb #8f48de5f
 def _private_memory(process: int) -> int:
     "Bytes that a process and its descendants have for themselves."
     try:
@@ -462,7 +465,7 @@ def _after(seconds: float, act: Callable[[], None]) -> Iterator[None]:
     finally:
         timer.cancel()
 
-# %% ../nbs/21_course.ipynb #955f6bf3
+# %% ../nbs/21_course.ipynb #0aea678e
 class Sandboxes:
     "Opens boxes behind walls; `with Sandboxes(Limits()) as boxes: box = boxes.open(folder)`."
 
@@ -532,7 +535,7 @@ class Sandboxes:
         box.process = found["process"]
         return box
 
-# %% ../nbs/21_course.ipynb #4c6d57c2
+# %% ../nbs/21_course.ipynb #53d4e595
 BREAKS = {"time": "it took longer than it may", "memory": "it took more memory than it may", "end": "it ended the process that runs it"}
 SHOWN_TYPES = ("text/plain", "image/png", "image/jpeg")
 
@@ -541,6 +544,16 @@ def _tag(cell: Any) -> dict[str, Any]:
     "What nbgrader has written on a cell; nothing if nothing sensible stands there."
     tag = cell.get("metadata", {}).get("nbgrader", {}) if isinstance(cell.get("metadata"), dict) else {}
     return dict(tag) if isinstance(tag, dict) else {}
+
+
+def _is_check(cell: Any) -> bool:
+    "Whether a cell checks an answer."
+    return bool(_tag(cell).get("grade") and not _tag(cell).get("solution")) and cell.cell_type == "code"
+
+
+def _is_hidden(cell: Any) -> bool:
+    "Whether a cell is a hidden check."
+    return str(_tag(cell).get("grade_id")).endswith("-hidden")
 
 
 def _outputs(answer: Mapping[str, Any]) -> list[Any]:
@@ -559,7 +572,7 @@ def _outputs(answer: Mapping[str, Any]) -> list[Any]:
             outputs.append(new_output("display_data", data=data))
     return outputs
 
-# %% ../nbs/21_course.ipynb #2b1d2a42
+# %% ../nbs/21_course.ipynb #a6bcc5ba
 def _verdict(answer: Mapping[str, Any], hidden: bool) -> str:
     "Why a check failed, in words for a student; nothing if it passed."
     errors = [item for item in answer["shown"] if "error" in item]
@@ -577,7 +590,7 @@ def _verdict(answer: Mapping[str, Any], hidden: bool) -> str:
         return f"stopped by {'a ' + error['error'] if known else 'an error'} with numbers other than those of the visible check"
     return f"stopped by {error['error']}: {str(error['message'])[:400]}"
 
-# %% ../nbs/21_course.ipynb #0a68846b
+# %% ../nbs/21_course.ipynb #6504563e
 @dataclass
 class Executed:
     "A notebook that has run."
@@ -600,20 +613,18 @@ def _replayed(open_box: Callable[[], Box], sources: list[str], seconds: float) -
             return _replayed(open_box, sources, seconds)
     return box
 
-# %% ../nbs/21_course.ipynb #da093ded
+# %% ../nbs/21_course.ipynb #73662c04
 def execute(
     notebook: Any,  # a notebook; it is not changed
     open_box: Callable[[], Box],  # opens a box in which nothing has run
     limits: Limits,  # of time
 ) -> Executed:  # with its outputs, and what was stopped
-    "Run all cells of a notebook in a box, to the end whatever happens."
+    "Run all cells of a notebook in a box, to the end whatever happens; hidden checks after everything else."
     run, begun, done = Executed(deepcopy(notebook)), time.monotonic(), list[str]()
+    code = [(number, cell) for number, cell in enumerate(run.notebook.cells) if cell.cell_type == "code"]
     box = open_box()
-    for number, cell in enumerate(run.notebook.cells):
-        if cell.cell_type != "code":
-            continue
-        tag = _tag(cell)
-        name, check = tag.get("grade_id", f"number {number}"), bool(tag.get("grade") and not tag.get("solution"))
+    for number, cell in sorted(code, key=lambda one: _is_check(one[1]) and _is_hidden(one[1])):
+        name, check = str(_tag(cell).get("grade_id", f"number {number}")), _is_check(cell)
         left = limits.total - (time.monotonic() - begun)
         try:
             if left <= 0:
@@ -630,26 +641,26 @@ def execute(
             why = BREAKS.get(answer["stopped"], BREAKS["end"]) if left > 0 else f"the {limits.total:g} s of the whole notebook were used up"
             run.words.append(f"cell '{name}' was stopped: {why}")
             answer["shown"] = [{"error": why, "message": "", "own": False, "trace": []}]
-        _take(run, cell, answer, name if check else "")
+        _take(run, cell, answer)
     box.close()
     run.seconds = time.monotonic() - begun
     return run
 
 
-def _take(run: Executed, cell: Any, answer: Mapping[str, Any], check: str) -> None:
+def _take(run: Executed, cell: Any, answer: Mapping[str, Any]) -> None:
     "Write an answer into the cell that it belongs to, as far as it has the form of an answer."
     try:
-        cell.outputs, verdict = _outputs(answer), _verdict(answer, check.endswith("-hidden"))
+        cell.outputs, verdict = _outputs(answer), _verdict(answer, _is_hidden(cell))
     except (KeyError, TypeError, AttributeError):
         answer = {"shown": [{"error": BREAKS["end"], "message": "", "own": False, "trace": []}]}
         cell.outputs, verdict = _outputs(answer), _verdict(answer, False)
-    if check:
-        run.verdicts[check] = verdict
+    if _is_check(cell):
+        run.verdicts[_tag(cell)["grade_id"]] = verdict
     if replaced := answer.get("replaced"):
         words = f"the submission replaced {', '.join(map(str, replaced))[:200]}: undone before the checks"
         run.words += [words] * (words not in run.words)
 
-# %% ../nbs/21_course.ipynb #f5aa1b89
+# %% ../nbs/21_course.ipynb #35a3a6cf
 def _read_notebook(data: bytes) -> Any:
     "A notebook, or a `ValueError` that says why it is none."
     import nbformat
@@ -671,7 +682,7 @@ def _language(notebook: Any) -> str:
     words = [space.get(key, "") for space, key in zip(named, ("language", "name")) if isinstance(space, dict)]
     return str(next((word for word in words if word), "python"))
 
-# %% ../nbs/21_course.ipynb #e34d0dc1
+# %% ../nbs/21_course.ipynb #6bcb182a
 def _split_source(text: str) -> tuple[str, str]:
     "The open part of a cell, and what stands between the markers of solutions and hidden checks."
     parts: tuple[list[str], list[str]] = ([], [])
@@ -683,7 +694,7 @@ def _split_source(text: str) -> tuple[str, str]:
             parts[inside].append(line)
     return "\n".join(parts[0]), "\n".join(parts[1])
 
-# %% ../nbs/21_course.ipynb #31dd9994
+# %% ../nbs/21_course.ipynb #62e8a2c5
 def _restored(cell: Any, model: Any, words: list[str]) -> Any:
     "A student's cell with the tags, and where it is locked the text, that it was handed out with."
     new, name = deepcopy(model), _tag(model)["grade_id"]
@@ -725,7 +736,7 @@ def repaired(
         place = (places or [place])[0] + 1
     return new_notebook(cells=cells, metadata=deepcopy(released.metadata)), words
 
-# %% ../nbs/21_course.ipynb #74e6f66c
+# %% ../nbs/21_course.ipynb #85927a34
 @dataclass(frozen=True)
 class Course:
     "The assignments, and where they are graded."
@@ -772,7 +783,7 @@ def _chosen(course: Course, only: Sequence[str]) -> list[str]:
         raise ValueError(f"there is no assignment '{unknown[0]}'; there are {', '.join(course.names)}")
     return [name for name in course.names if name in only or not only]
 
-# %% ../nbs/21_course.ipynb #21969653
+# %% ../nbs/21_course.ipynb #9b26f6f4
 def _need_nbgrader() -> None:
     "One clear error where the extra is missing."
     try:
@@ -804,7 +815,7 @@ def _set_desk(course: Course) -> None:
     if not config.exists():
         config.write_text(CONFIG.format(desk=str(course.desk), exchange=str(course.desk / "exchange")))
 
-# %% ../nbs/21_course.ipynb #7cb47aa5
+# %% ../nbs/21_course.ipynb #ff21b64e
 def _nbgrader(
     course: Course,
     step: str,  # "GenerateAssignment" or "Autograde"
@@ -815,7 +826,7 @@ def _nbgrader(
     "Run one of nbgrader's steps on the desk; its log is the error."
     from nbgrader import converters
     from nbgrader.coursedir import CourseDirectory
-    from nbgrader.utils import capture_log, setenv
+    from nbgrader.utils import capture_log
     from traitlets.config import Config
     config = Config({"CourseDirectory": {"root": str(course.desk)}})
     directory = CourseDirectory(config=config)
@@ -826,13 +837,15 @@ def _nbgrader(
     for name, value in {"force": True, **settings}.items():
         setattr(app, name, value)
     # nbgrader starts `alembic` by its bare name
-    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with contextlib.redirect_stderr(io.StringIO()), setenv(PATH=paths):
+    paths = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if (here := str(Path(sys.executable).parent)) not in paths:
+        os.environ["PATH"] = os.pathsep.join([*paths, here])
+    with contextlib.redirect_stderr(io.StringIO()):
         done = capture_log(app)
     if not done["success"]:
         raise ValueError(f"nbgrader could not do {step} of {assignment}{f' for {student}' if student else ''}: {done.get('error', '')}{done.get('log', '')}".strip())
 
-# %% ../nbs/21_course.ipynb #63d824cf
+# %% ../nbs/21_course.ipynb #9658349e
 def secrets_of(
     source: Any,  # an assignment as its author wrote it
 ) -> tuple[set[str], set[str]]:  # words and lines
@@ -861,7 +874,7 @@ def leaks(
                 found += [f"{path}: '{word}' stands in the solution or hidden checks of {name} only" for word in sorted(words & set(re.findall(r"\w+", text)))]
     return found
 
-# %% ../nbs/21_course.ipynb #98c3a34c
+# %% ../nbs/21_course.ipynb #b0dcd84e
 def pinned() -> list[str]:  # lines of a requirements file
     "This package with its lesson, and everything it asks for, at the versions that stand here."
     from ivdr import __version__
@@ -895,7 +908,7 @@ Rename nothing, and leave locked cells as they are: they are put back before gra
 Grading runs further checks with other numbers. No part of it needs a GPU or a network.
 """
 
-# %% ../nbs/21_course.ipynb #6fa2fd18
+# %% ../nbs/21_course.ipynb #16c4f8b8
 def _publish(tree: Path, out: Path) -> None:
     "Copy a tree into a folder without changing a file that is there."
     files = [path.relative_to(tree) for path in sorted(tree.rglob("*")) if path.is_file()]
@@ -937,7 +950,7 @@ def build(
         _publish(tree, Path(out))
     return names
 
-# %% ../nbs/21_course.ipynb #dd178bc0
+# %% ../nbs/21_course.ipynb #31612254
 def _serve_here(channel: Connection, folder: str) -> None:
     "A session in a folder."
     os.chdir(folder)
@@ -974,7 +987,7 @@ def _exercises(notebook: Any) -> dict[str, dict[str, Any]]:
             found.setdefault(name, {})[part] = cell
     return found
 
-# %% ../nbs/21_course.ipynb #705351b1
+# %% ../nbs/21_course.ipynb #4340b35a
 @dataclass
 class Score:
     "One part of an exercise."
@@ -1021,7 +1034,7 @@ def _checked(file: Path, limits: Limits) -> tuple[list[Score], list[str]]:
             scores.append(Score(name, "visible", 0.0 if words else of, of, words))
     return scores, run.words
 
-# %% ../nbs/21_course.ipynb #a78a80b0
+# %% ../nbs/21_course.ipynb #7c5b9afd
 def score_table(
     scores: Sequence[Score],
 ) -> str:  # one line an exercise
@@ -1034,7 +1047,7 @@ def score_table(
     total = f"  {'':20s}{sum(score.points or 0 for score in known):4g} of {sum(score.of for score in known):<4g} points by visible checks"
     return "\n".join([*lines, total])
 
-# %% ../nbs/21_course.ipynb #15380274
+# %% ../nbs/21_course.ipynb #54647a6a
 @dataclass(frozen=True)
 class Submission:
     "One student's notebook for one assignment."
@@ -1096,7 +1109,7 @@ def find_submissions(
         raise ValueError(f"{folder} holds no submissions of {', '.join(sources)}; they lie in it as STUDENT/NN_name/NN_name.ipynb")
     return sorted(found, key=lambda submission: (submission.assignment, submission.student))
 
-# %% ../nbs/21_course.ipynb #f3c6885d
+# %% ../nbs/21_course.ipynb #4ed122f3
 MOST_BYTES = 20_000_000  # of a submission: its notebook, and all files beside it
 
 
@@ -1125,7 +1138,7 @@ def _with_checks(notebook: Any, source: Any) -> Any:
         cell.source = full.get(_tag(cell).get("grade_id"), cell.source)
     return filled
 
-# %% ../nbs/21_course.ipynb #f563a862
+# %% ../nbs/21_course.ipynb #d55b3e07
 @dataclass
 class Ready:
     "A submission that has run, and is not in the gradebook yet."
@@ -1136,7 +1149,7 @@ class Ready:
     run: Executed
 
 
-def _run_submission(submission: Submission, course: Course, released: Any, source: Any, boxes: Sandboxes) -> Ready:
+def _run_submission(submission: Submission, course: Course, released: Any, source: Any, boxes: Sandboxes, limits: Limits) -> Ready:
     "Repair a submission and run it in a sandbox."
     files, words = _files_beside(submission)
     try:
@@ -1152,17 +1165,17 @@ def _run_submission(submission: Submission, course: Course, released: Any, sourc
             Path(work, name).write_bytes(data)
         beside = course.folder / "source" / submission.assignment
         shutil.copytree(beside, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints", "__pycache__"))
-        run = execute(_with_checks(notebook, source), lambda: boxes.open(work), boxes.limits)
+        run = execute(_with_checks(notebook, source), lambda: boxes.open(work), limits)
     run.words = [*submission.words, *words, *repairs, *run.words]
     return Ready(submission, notebook, files, run)
 
-# %% ../nbs/21_course.ipynb #134681a7
-def _keep(desk: Path, submission: Submission, files: Mapping[str, bytes]) -> None:
-    "Lay a submission on the desk; an earlier one that differs is moved aside."
+# %% ../nbs/21_course.ipynb #0cc6825a
+def _keep(desk: Path, submission: Submission, files: Mapping[str, bytes]) -> bool:
+    "Lay a submission on the desk; an earlier one that differs is moved aside. Whether it lay there already."
     folder = desk / "submitted" / submission.student / submission.assignment
     there = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     if there == files:
-        return
+        return True
     if folder.exists():
         earlier = desk / "earlier" / submission.student / submission.assignment
         earlier.mkdir(parents=True, exist_ok=True)
@@ -1170,6 +1183,7 @@ def _keep(desk: Path, submission: Submission, files: Mapping[str, bytes]) -> Non
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
+    return False
 
 
 def _run_before(run: Executed) -> Callable[[Any, Any], tuple[Any, Any]]:
@@ -1190,7 +1204,7 @@ def _autograde_steps(executor: Any) -> list[Any]:
     from nbgrader.preprocessors import Execute
     return [executor if step is Execute else step for step in Autograde.autograde_preprocessors.default_args[0]]
 
-# %% ../nbs/21_course.ipynb #14188b47
+# %% ../nbs/21_course.ipynb #5fd10799
 def _gradebook(course: Course) -> Any:
     "The table of grades on the desk."
     from nbgrader.api import Gradebook
@@ -1200,16 +1214,31 @@ def _gradebook(course: Course) -> Any:
 def _scores(course: Course, submission: Submission, verdicts: Mapping[str, str]) -> list[Score]:
     "What the gradebook says of a submission, in the order of the assignment."
     with _gradebook(course) as book:
-        grades = {grade.name: (grade.score, grade.max_score, bool(grade.needs_manual_grade))
-                  for grade in book.find_submission_notebook(submission.assignment, submission.assignment, submission.student).grades}
+        notebook = book.find_submission_notebook(submission.assignment, submission.assignment, submission.student)
+        grades = {grade.name: (grade.score, grade.max_score, bool(grade.needs_manual_grade) and grade.manual_score is None) for grade in notebook.grades}
+        comments = {comment.name: comment.manual_comment or "" for comment in notebook.comments}
     scores = []
     for exercise, parts in _exercises(course.source(submission.assignment)).items():
         for part in parts:
             name = exercise if part == "manual" else f"{exercise}-{part}"
             points, of, waiting = grades[name]
-            words = "to be marked by a person" if waiting else verdicts.get(name, "")
+            words = "to be marked by a person" if waiting else verdicts.get(name, comments.get(name, ""))
             scores.append(Score(exercise, part, None if waiting else float(points), float(of), words))
     return scores
+
+
+def _settled(course: Course, submission: Submission, names: Sequence[str] = ()) -> list[str]:
+    "Cells that a person has marked, nothing left to do; those named are made so again."
+    from nbgrader.api import MissingEntry
+    with _gradebook(course) as book:
+        try:
+            grades = book.find_submission_notebook(submission.assignment, submission.assignment, submission.student).grades
+        except MissingEntry:
+            return []
+        for grade in grades:
+            grade.needs_manual_grade = grade.needs_manual_grade and grade.name not in names
+        book.db.commit()
+        return [grade.name for grade in grades if grade.manual_score is not None and not grade.needs_manual_grade]
 
 
 def _record(course: Course, ready: Ready) -> list[Score]:
@@ -1217,11 +1246,13 @@ def _record(course: Course, ready: Ready) -> list[Score]:
     import nbformat
     submission = ready.submission
     text = nbformat.writes(ready.notebook).encode()
-    _keep(course.desk, submission, {**ready.files, f"{submission.assignment}.ipynb": text})
+    same, settled = _keep(course.desk, submission, {**ready.files, f"{submission.assignment}.ipynb": text}), _settled(course, submission)
     _nbgrader(course, "Autograde", submission.assignment, submission.student, autograde_preprocessors=_autograde_steps(_run_before(ready.run)))
+    if same:  # nbgrader asks for every mark anew, whether or not the answer has changed
+        _settled(course, submission, settled)
     return _scores(course, submission, ready.run.verdicts)
 
-# %% ../nbs/21_course.ipynb #6748fc94
+# %% ../nbs/21_course.ipynb #5649d180
 def sandboxed(
     notebook: Any,  # with hidden checks in it
     resources: Any,  # nbgrader's; says where the notebook lies
@@ -1233,7 +1264,7 @@ def sandboxed(
         run = execute(notebook, lambda: boxes.open(folder), limits)
     return run.notebook, resources
 
-# %% ../nbs/21_course.ipynb #6630d30b
+# %% ../nbs/21_course.ipynb #068f17c5
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }}
 table {{ border-collapse: collapse; width: 100% }} td, th {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top }}
@@ -1264,7 +1295,7 @@ def _feedback(ready: Ready, scores: Sequence[Score]) -> str:
     answers = "".join(f"<h3>{html.escape(_tag(cell)['grade_id'])}</h3><pre>{html.escape(cell.source)}</pre>" for cell in ready.notebook.cells if _tag(cell).get("solution"))
     return PAGE.format(title=html.escape(title), points=points_of(scores), notes=f"<ul>{notes}</ul>" if notes else "", rows="".join(rows), answers=answers)
 
-# %% ../nbs/21_course.ipynb #f5ac4822
+# %% ../nbs/21_course.ipynb #d725e792
 @dataclass
 class Graded:
     "One submission in the gradebook."
@@ -1305,6 +1336,7 @@ def grade(
     only: Sequence[str] = (),  # some assignments; all if empty
     limits: Limits = Limits(),  # of one submission
     jobs: int | None = None,  # submissions at a time; as many as there are cores if None
+    boxes: Sandboxes | None = None,  # sandboxes that are ready already, if there are any
 ) -> Iterator[Graded]:  # one after the other, by assignment, then student
     "Grade a folder of submissions into the desk's gradebook, and write feedback and tables."
     _need_nbgrader()
@@ -1315,8 +1347,8 @@ def grade(
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}; it must be at least 1")
     done = []
-    with Sandboxes(limits) as boxes, ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-        futures = [pool.submit(_run_submission, submission, course, *assignments[submission.assignment], boxes) for submission in found]
+    with contextlib.nullcontext(boxes) if boxes else Sandboxes(limits) as opened, ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        futures = [pool.submit(_run_submission, submission, course, *assignments[submission.assignment], opened, limits) for submission in found]
         try:
             for submission, future in zip(found, futures):
                 done.append(_graded(course, submission, future))
@@ -1325,7 +1357,7 @@ def grade(
             pool.shutdown(cancel_futures=True)
     write_tables(course.desk, done)
 
-# %% ../nbs/21_course.ipynb #9a88612a
+# %% ../nbs/21_course.ipynb #ea4dd10e
 def write_tables(
     desk: Path,  # folder
     graded: Sequence[Graded],
@@ -1357,7 +1389,7 @@ def grade_rows(
         total = f"{sum(points for points, _ in one.exercises.values()):6g}  {one.seconds:7.1f}"
         yield f"{one.submission.student:20s} {cells}  {total}" + "".join(f"\n    {words}" for words in one.words)
 
-# %% ../nbs/21_course.ipynb #4e6c5b6e
+# %% ../nbs/21_course.ipynb #e2d5239c
 def status(
     course: Course,
 ) -> str:  # a table
