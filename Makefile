@@ -8,8 +8,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 FACTS  := settings.ini setup.py pyproject.toml
 SEEDS  ?= 1
+CLASS  ?= 200
 
-.PHONY: help demo test lab docs notebooks readme samples study study-small clean
+.PHONY: help demo test class lab docs notebooks readme samples study study-small clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +42,9 @@ demo: $(VENV)/.core ## Pretrain IIVDR and SimCLR on data_samples/, measure them,
 test: $(VENV)/.dev ## Run every library notebook and every test
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null 2>&1
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+class: $(VENV)/.dev ## Grade a class of 200 made-up submissions on two cores and say how long one takes (CLASS=20 for fewer)
+	OMP_NUM_THREADS=1 IVDR_CLASS=$(CLASS) $(BIN)/python -m pytest tests/test_course.py -k whole_class --timeout 7200
 
 lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs
 	cd nbs && ../$(BIN)/jupyter lab --ip 127.0.0.1 index.ipynb

@@ -51,7 +51,7 @@ from .datasets import Manifest, Missing, VideoClips, held_out, label_subset, mak
 from .iivdr import Method
 from .sampling import Frames, UniformViews, ViewRule, sparse_dense_clips
 from .training import (EPOCHS, MAY_DIFFER, METHODS, Job, Row, Supervised, TrainConfig, flat_config, load_run, load_weights, on_main,
-                           pretrain, read_config, read_epochs, write_atomic)
+                           pretrain, read_config, read_epochs, worker_count, write_atomic)
 from .video import VideoError
 
 logger = logging.getLogger(__name__)
@@ -1471,14 +1471,14 @@ class _HeldOut:
 
     def __init__(self, plan: _Plan, check: Manifest) -> None:
         self.plan, self.check = plan, check
-        self.clips = evaluation_clips(check, plan.protocol, plan.config.clips.cache and not plan.config.workers)
+        self.clips = evaluation_clips(check, plan.protocol, plan.config.clips.cache and not worker_count(plan.config.workers))
 
     def __call__(self, job: Job, epoch: int, accelerator: Accelerator) -> Row:
         return on_main(accelerator, lambda: self.look(job, epoch, accelerator.device))
 
     def look(self, job: Job, epoch: int, device: torch.device) -> Row:
         method = cast(Supervised, job.method)
-        found = classify(method, self.check, self.plan.protocol, device, workers=self.plan.config.workers, progress=False, clips=self.clips, missing="list")
+        found = classify(method, self.check, self.plan.protocol, device, workers=worker_count(self.plan.config.workers), progress=False, clips=self.clips, missing="list")
         figures = {name: value for name, value in found.figures().items() if name != "clip_accuracy"}
         if _best_epoch([*job.history, {"epoch": epoch, **figures}]) == epoch:
             weights = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in method.state_dict().items()}
@@ -1515,7 +1515,7 @@ def _tested(
 ) -> dict[str, Any]:
     "Open the test set, once."
     method, epoch, accuracy = _chosen(plan)
-    found = classify(method, plan.test, plan.protocol, device, workers=plan.config.workers, progress=progress, missing="list")
+    found = classify(method, plan.test, plan.protocol, device, workers=worker_count(plan.config.workers), progress=progress, missing="list")
     figures, config = found.figures(), plan.config
     unlisted = {str(path): str(reason) for path, reason in plan.test.unreadable[["path", "reason"]].itertuples(index=False)}
     result = {"accuracy": figures["accuracy"], "clip_accuracy": figures["clip_accuracy"], "per_class": found.per_class(), "recipe": config.recipe,

@@ -7,14 +7,14 @@ __all__ = ['logger', 'METHODS', 'TIMERS', 'Row', 'EPOCHS', 'MODEL', 'OPTIMIZER',
            'ClipConfig', 'OptimConfig', 'FinetuneConfig', 'TrainConfig', 'labelled_clip', 'linear_head', 'Supervised',
            'method_options', 'create_method', 'config_keys', 'recipe_names', 'read_recipe', 'read_config',
            'check_config', 'plain', 'flat_config', 'write_config', 'write_atomic', 'learning_rate', 'plateau_rate',
-           'create_optimizer', 'batch_inputs', 'seed_step', 'train_step', 'bf16_error', 'Clock', 'StepRecord',
-           'read_losses', 'RunLog', 'read_log', 'cut_log', 'read_epochs', 'write_epochs', 'CheckpointError',
-           'checkpoint_folders', 'save_checkpoint', 'Checkpoint', 'read_checkpoint', 'load_weights', 'load_checkpoint',
-           'on_main', 'Interrupted', 'StopSignals', 'config_differences', 'config_hash', 'versions',
+           'create_optimizer', 'send_clips', 'batch_inputs', 'seed_step', 'train_step', 'bf16_errors', 'Clock',
+           'StepRecord', 'read_losses', 'RunLog', 'read_log', 'cut_log', 'read_epochs', 'write_epochs',
+           'CheckpointError', 'checkpoint_folders', 'save_checkpoint', 'Checkpoint', 'read_checkpoint', 'load_weights',
+           'load_checkpoint', 'on_main', 'Interrupted', 'StopSignals', 'config_differences', 'config_hash', 'versions',
            'newest_whole_checkpoint', 'open_run', 'training_videos', 'report_bad_videos', 'gather_bad_videos',
            'build_method', 'load_run', 'Job', 'set_up', 'complete_config', 'class_numbers', 'build_network',
-           'open_loader', 'DivergedError', 'stop_if_diverged', 'save_job', 'do_step', 'look', 'train', 'pretrain',
-           'say']
+           'worker_count', 'open_loader', 'DivergedError', 'stop_if_diverged', 'save_job', 'do_step', 'look', 'train',
+           'pretrain', 'say']
 
 # %% ../nbs/11_training.ipynb #4161b0c0
 import csv
@@ -40,7 +40,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self, TypeVar, cast
@@ -58,10 +58,11 @@ from jsonargparse import ArgumentParser
 from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from tqdm import tqdm
 
 from .augment import RECIPES, ClipAugment
-from .backbones import BACKBONES, Backbone, create_backbone
+from .backbones import BACKBONES, Backbone, create_backbone, lay_like
 import ivdr
 from .datasets import ClipLoader, Manifest, VideoClips, make_loader, open_manifest, scan, steps_per_epoch
 from .contrastive import top1_accuracy
@@ -128,10 +129,10 @@ class TrainConfig:
     epochs: int = 200  # passes over the videos; 0 saves the initial weights, the untrained baseline
     batch_size: int = 64  # videos contrasted with one another, over all processes
     seed: int = 0
-    workers: int = 2  # processes that decode, for each training process; 0: decode in the training process itself
+    workers: int | None = 2  # processes that decode, for each training process; 0: decode in the training process itself; None: one a core that is left
     resume: Literal["never", "auto"] = "never"
     split: str = "train"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # tf32: products of 10-bit factors on NVIDIA GPUs; bf16: activations of 8 bits, sums in fp32
     grad_accum: int = 1  # batches whose gradients are averaged into one step; contrast stays within a batch
     channels_last: bool = False  # memory layout of weights and activations
     compile: bool = False  # torch.compile the backbone
@@ -389,7 +390,7 @@ def check_config(
     for name, value in positive.items():
         if not value > 0:
             raise ValueError(f"{name} must be greater than 0, got {value}")
-    for name, value in {"epochs": config.epochs, "seed": config.seed, "workers": config.workers, "optim.warmup_epochs": optim.warmup_epochs,
+    for name, value in {"epochs": config.epochs, "seed": config.seed, "workers": config.workers or 0, "optim.warmup_epochs": optim.warmup_epochs,
                         "optim.weight_decay": optim.weight_decay, "optim.patience": optim.patience, "optim.min_lr": optim.min_lr}.items():
         if value < 0:
             raise ValueError(f"{name} must be 0 or more, got {value}")
@@ -495,12 +496,33 @@ def create_optimizer(
 ) -> torch.optim.Optimizer:
     "SGD with momentum, Adam or AdamW over every weight that takes a gradient."
     weights = [weight for weight in method.parameters() if weight.requires_grad]
+    fused = all(weight.is_cuda for weight in weights) or None  # one kernel for all weights; None: as PyTorch thinks best
     if optim.name != "sgd":
         kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
-        return kind(weights, lr=optim.lr, betas=(optim.momentum, 0.999), weight_decay=optim.weight_decay)
-    return torch.optim.SGD(weights, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+        return kind(weights, lr=optim.lr, betas=(optim.momentum, 0.999), weight_decay=optim.weight_decay, fused=fused)
+    return torch.optim.SGD(weights, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=fused)
 
 # %% ../nbs/11_training.ipynb #486962d2
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def send_clips(
+    clips: Tensor,  # on the CPU, pinned if they go to a GPU
+    device: torch.device,  # where they go
+) -> Tensor:  # the same numbers there; kernels queued from now on wait for them, those queued before do not
+    "Copy clips to the device beside whatever it computes."
+    if device.type != "cuda":
+        return clips.to(device)
+    beside, here = _copy_stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(beside):
+        sent = clips.to(device, non_blocking=True)
+    here.wait_stream(beside)
+    sent.record_stream(here)  # its memory is given back only when these kernels are done with it
+    return sent
+
+# %% ../nbs/11_training.ipynb #455fe9a7
 def batch_inputs(
     batch: dict[str, Tensor],  # of the loader: clips uint8 (B,V,T,H,W,3), index (B,), epoch (B,)
     augment: ClipAugment,  # pixels to what the network sees
@@ -516,7 +538,7 @@ def batch_inputs(
     changes = addressed_uniforms(seed, epoch, index, wanted, stream=1).view(videos, views, -1) if wanted else None
     draws = addressed_uniforms(seed, epoch, index, n_draws, stream=2).to(device, non_blocking=True) if n_draws else None
     labels = () if class_numbers is None else (class_numbers[batch["label"]].to(device, non_blocking=True),)
-    return augment(clips.to(device, non_blocking=True), changes), draws, *labels
+    return augment(send_clips(clips, device), changes), draws, *labels
 
 
 def seed_step(
@@ -557,22 +579,41 @@ def train_step(
 
 # %% ../nbs/11_training.ipynb #1a1934ca
 @torch.enable_grad()
-def bf16_error(
-    device: torch.device,  # to be tried
-) -> float:  # 0.003 or so where all is well; above 0.05, or not a number, where it is not
-    "Greatest relative error of a 3D convolution's output and gradients in bf16, in a shape that some versions of torch get wrong."
-    generator = torch.Generator().manual_seed(0)
-    # two frames under a kernel of three, as in the last stage of a clip of 16: the weights' gradient was garbage there on CPUs (torch 2.15)
-    given = [torch.randn(shape, generator=generator) for shape in ((6, 256, 2, 4, 4), (256, 256, 3, 1, 1), (6, 256, 2, 4, 4))]
-    results = []
+def _bf16_error(
+    conv: nn.Conv3d,  # on the device to be tried
+    shape: Sequence[int],  # (C, T, H, W) of what it is given
+) -> float:  # 0.003 or so where all is well
+    "Greatest relative error of a convolution's output and gradients in bf16."
+    generator, device = torch.Generator().manual_seed(0), conv.weight.device
+    given = {"clips": lay_like(torch.randn((2, *shape), generator=generator).to(device), conv), **dict(conv.named_parameters())}
+    results: list[list[Tensor]] = []
     for kind in (torch.float32, torch.bfloat16):
-        clip, weight, back = (tensor.to(device, torch.bfloat16).to(kind) for tensor in given)
-        clip.requires_grad_()
-        weight.requires_grad_()
-        out = nn.functional.conv3d(clip, weight, padding=(1, 0, 0))
-        results.append([part.detach().float() for part in (out, *torch.autograd.grad(out, (clip, weight), back))])
-    errors = [((exact - rough).norm() / exact.norm()).item() for exact, rough in zip(*results, strict=True)]
-    return float(np.max(errors))  # keeps a NaN
+        # both start from the same rounded numbers, so that only arithmetic differs
+        known = {name: tensor.detach().to(torch.bfloat16).to(kind).requires_grad_() for name, tensor in given.items()}
+        out = functional_call(conv, {name: known[name] for name in known if name != "clips"}, (known["clips"],))
+        back = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device, torch.bfloat16).to(kind)
+        results.append([part.detach().float() for part in (out, *torch.autograd.grad(out, list(known.values()), back))])
+    return float(np.max([((exact - rough).norm() / exact.norm()).item() for exact, rough in zip(*results, strict=True)]))  # keeps a NaN
+
+
+def bf16_errors(
+    backbone: Backbone,  # on the device to be tried
+    frames: int,  # T, of a clip
+    size: int,  # H and W of a clip, pixels
+) -> dict[str, float]:  # by the name of the convolution; above 0.05, or not a number, it is wrong
+    "Relative error, in bf16, of every convolution of a network for clips of this size: the greatest of its output and gradients."
+    given: dict[str, Sequence[int]] = {}
+
+    def note(name: str, _: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
+        given[name] = inputs[0].shape[1:]
+
+    hooks = [conv.register_forward_hook(partial(note, name)) for name, conv in backbone.named_modules() if isinstance(conv, nn.Conv3d)]
+    try:
+        backbone.feature_shape(frames, size)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: _bf16_error(cast(nn.Conv3d, backbone.get_submodule(name)), shape) for name, shape in given.items()}
 
 # %% ../nbs/11_training.ipynb #8e78ea9f
 class Clock:
@@ -1163,8 +1204,8 @@ def set_up(
     world = accelerator.num_processes
     if config.batch_size % world:
         raise ValueError(f"batch_size {config.batch_size} cannot be shared by {world} processes; choose a multiple of {world}")
-    if config.precision == "bf16" and not (error := bf16_error(accelerator.device)) < 0.05:
-        raise ValueError(f"bf16 gradients of 3D convolutions are wrong on this machine's {accelerator.device.type} (relative error {error:.2g}); choose precision fp32")
+    # cuDNN's convolutions take TF32 unless told otherwise, PyTorch's matrix products do not
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.precision != "fp32"
     manifest, unreadable = on_main(accelerator, lambda: training_videos(config))
     per_epoch = steps_per_epoch(len(manifest), config.batch_size // world, world)
     augment = ClipAugment(config.clips.augment, config.clips.size)
@@ -1235,16 +1276,37 @@ def build_network(
     if accelerator.num_processes > 1 and config.sync_bn and accelerator.device.type == "cuda":
         method = cast(Method, nn.SyncBatchNorm.convert_sync_batchnorm(method))  # type: ignore[no-untyped-call]
     method.to(accelerator.device)
-    return method.to(memory_format=torch.channels_last_3d) if config.channels_last else method
+    method = method.to(memory_format=torch.channels_last_3d) if config.channels_last else method
+    if config.precision == "bf16":
+        _refuse_wrong_bf16(method.backbone, config)
+    return method
+
+
+def _refuse_wrong_bf16(backbone: Backbone, config: TrainConfig) -> None:
+    "Stop before the first step where a convolution's gradients in bf16 are wrong on this machine."
+    errors = bf16_errors(backbone, config.clips.length, config.clips.size)
+    if wrong := [f"{name} (relative error {error:.2g})" for name, error in errors.items() if not error < 0.05]:
+        device = next(backbone.parameters()).device.type
+        raise ValueError(f"bf16 gradients are wrong on this machine's {device} in {', '.join(wrong[:3])}; choose precision fp32 or another backbone")
 
 # %% ../nbs/11_training.ipynb #77082ec8
+def worker_count(
+    asked: int | None,  # for each training process; None: choose
+) -> int:
+    "Processes that decode: as asked, or one for every core that is left when each training process of this machine has one, at most 16."
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
+
+# %% ../nbs/11_training.ipynb #37704bfa
 def open_loader(
     job: Job,  # what to read, and from which step on
     accelerator: Accelerator,  # of this process
 ) -> ClipLoader:
     "This process's part of every batch that is still to come."
     config, world = job.config, accelerator.num_processes
-    loader = make_loader(job.clips, config.batch_size // world, config.seed, config.workers, job.done * config.grad_accum,
+    loader = make_loader(job.clips, config.batch_size // world, config.seed, worker_count(config.workers), job.done * config.grad_accum,
                          job.total * config.grad_accum, accelerator.process_index, world)
     loader.worker_init_fn = _leave_stopping_to_the_trainer
     return loader
@@ -1425,7 +1487,10 @@ def pretrain(
     with stop or StopSignals() as stop, closing(bar), nullcontext() if log is None else closing(log):
         train(job, accelerator, stop, log, bar, on_step, on_epoch)
     accelerator.wait_for_everyone()
-    say(f"trained {job.total} steps; weights: {run / 'checkpoints' / 'last' / MODEL}", progress and main)
+    if main:
+        spent, times = read_log(run)[["data_ms", "iter_ms"]].sum(), worker_count(config.workers)
+        say(f"trained {job.total} steps, {spent['data_ms'] / max(spent['iter_ms'], 1e-6):.0%} of the time waiting for videos, which {times or 'no'} "
+            f"processes of their own decode; weights: {run / 'checkpoints' / 'last' / MODEL}", progress)  # fmt: skip
     return run
 
 

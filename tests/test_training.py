@@ -198,8 +198,8 @@ def test_seeding_a_step_separates_steps_and_ranks() -> None:
 
 def test_bf16_is_refused_where_its_gradients_are_wrong(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (0.9, math.nan, math.inf):
-        monkeypatch.setattr(training, "bf16_error", lambda device, error=error: error)
-        with pytest.raises(ValueError, match="precision fp32"):
+        monkeypatch.setattr(training, "bf16_errors", lambda backbone, frames, size, error=error: {"layer1.conv": 0.003, "layer2.conv": error})
+        with pytest.raises(ValueError, match=r"in layer2.conv \(relative error .*precision fp32"):
             pretrain(tiny(videos, tmp_path / "run", precision="bf16"), progress=False)
     assert not (tmp_path / "run").exists()
 
