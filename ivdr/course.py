@@ -10,7 +10,7 @@ __all__ = ['PRINTED', 'CHECK', 'GUARDED', 'MS_RDONLY', 'MS_NOSUID', 'MS_NODEV', 
            'score_table', 'Submission', 'find_submissions', 'Ready', 'sandboxed', 'points_of', 'Graded', 'grade',
            'write_tables', 'grade_rows', 'status']
 
-# %% ../nbs/21_course.ipynb #7c51fd18
+# %% ../nbs/21_course.ipynb #4acd2a80
 import contextlib
 import csv
 import ctypes
@@ -44,7 +44,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/21_course.ipynb #3b4ca13f
+# %% ../nbs/21_course.ipynb #04c4538a
 PRINTED = 20_000  # characters of a cell's printed output that are kept
 
 
@@ -66,7 +66,7 @@ class _Printed(io.TextIOBase):
         cut = f"\n[{self.lost} more characters were printed and not kept]\n" if self.lost else ""
         return [{"text": self.text + cut}] if self.text else []
 
-# %% ../nbs/21_course.ipynb #b8ed748d
+# %% ../nbs/21_course.ipynb #490c7a7f
 def _error(error: BaseException, inside: str = "") -> dict[str, Any]:
     "What is told of an error: `own` says that it was raised by the code of the file name given, not in a function that it called."
     frames = traceback.extract_tb(error.__traceback__)
@@ -107,7 +107,7 @@ def _make_shell(shown: list[dict[str, Any]]) -> Any:
         shell.enable_matplotlib("inline")
     return shell
 
-# %% ../nbs/21_course.ipynb #e6b73751
+# %% ../nbs/21_course.ipynb #86b1b1d9
 CHECK = "<check>"
 GUARDED = ("builtins", "math", "random", "torch", "torch.linalg", "torch.nn.functional", "torch.testing", "torch.Tensor", "numpy", "numpy.linalg", "numpy.testing")
 
@@ -129,7 +129,7 @@ def _put_back(guarded: Mapping[str, tuple[Any, dict[str, Any]]]) -> list[str]:
             replaced.append(f"{name}.{key}")
     return replaced
 
-# %% ../nbs/21_course.ipynb #a71de808
+# %% ../nbs/21_course.ipynb #f0623222
 class _Session:
     "What runs the cells of one notebook, one after the other."
 
@@ -155,7 +155,7 @@ class _Session:
                 shown.append(_error(error, CHECK))
         return {"shown": [*out.outputs(), *shown], "replaced": replaced}
 
-# %% ../nbs/21_course.ipynb #e2073403
+# %% ../nbs/21_course.ipynb #0a42a51d
 def _read_answer(pipe: int, deadline: float) -> bytes | None:
     "A message with its length in front; None if it did not come in time, nothing if its sender died."
     import select
@@ -194,7 +194,7 @@ def _in_fork(run: Callable[[], dict[str, Any]], seconds: float, channel: Connect
         return {"stopped": "time" if answer_or_none is None else "end"}
     return dict(json.loads(answer_or_none))
 
-# %% ../nbs/21_course.ipynb #28bd68e8
+# %% ../nbs/21_course.ipynb #53e38b75
 def _serve(channel: Connection, fork_checks: bool) -> None:
     "Run the cells that come through a channel until it closes."
     session = _Session()
@@ -212,7 +212,7 @@ def _serve(channel: Connection, fork_checks: bool) -> None:
             answer = session.check(request["source"])
         channel.send_bytes(json.dumps({**answer, "token": request["token"]}, default=str).encode())
 
-# %% ../nbs/21_course.ipynb #189f528f
+# %% ../nbs/21_course.ipynb #617a4d79
 class IsolationError(OSError):
     "This machine does not let a sandbox be made."
 
@@ -243,7 +243,7 @@ def _new_namespaces() -> None:
     # no further user namespaces from here on: they are where rights would be won
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
 
-# %% ../nbs/21_course.ipynb #714b5c91
+# %% ../nbs/21_course.ipynb #a21c27ab
 def _show(path: str, root: str) -> None:
     "Make a file or folder of the machine visible under a new root, read-only and recursively so."
     target = root + path
@@ -275,7 +275,7 @@ def _new_root(root: str, shown: Sequence[str], work: str, megabytes: int) -> Non
     os.chdir("/home/student/work")
     os.environ.update(HOME="/home/student", TMPDIR="/tmp")
 
-# %% ../nbs/21_course.ipynb #c3ebc052
+# %% ../nbs/21_course.ipynb #28d63855
 def _drop_rights() -> None:
     "No capabilities, no way to gain any, and an end with the parent's."
     for capability in range(64):
@@ -301,7 +301,7 @@ def _limit(memory: float) -> None:
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(getattr(resource, name), (bound, bound))
 
-# %% ../nbs/21_course.ipynb #597d99f0
+# %% ../nbs/21_course.ipynb #0488127d
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime", "/proc/cpuinfo", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
@@ -323,7 +323,7 @@ def _refuse_visible(secrets: Sequence[Path]) -> None:
             if secret.resolve().is_relative_to(os.path.realpath(path)):
                 raise IsolationError(f"{secret} lies in {path}, which every sandbox shows to submissions; keep it elsewhere, or grade with --no-isolation")
 
-# %% ../nbs/21_course.ipynb #757258c5
+# %% ../nbs/21_course.ipynb #6982f0d8
 PRELOADED = ("matplotlib.pyplot", "matplotlib.font_manager", "IPython.core.interactiveshell", "sklearn.linear_model",
              *(f"ivdr.{name}" for name in ("plots", "synthetic", "augment", "backbones", "iivdr", "tclr", "tcgl", "training", "evaluation", "variance")))
 
@@ -381,7 +381,7 @@ def _preloaded(control: socket.socket) -> None:
                 os._exit(0)
         os.close(numbers[0])
 
-# %% ../nbs/21_course.ipynb #330b1a7f
+# %% ../nbs/21_course.ipynb #831ca641
 @dataclass(frozen=True)
 class Limits:
     "What one submission may take."
@@ -404,7 +404,7 @@ class Limits:
 class Broken(Exception):
     "A box that has ended: its time or memory is used up, or its process died."
 
-# %% ../nbs/21_course.ipynb #1a8757b1
+# %% ../nbs/21_course.ipynb #6ca14df3
 def _private_memory(process: int) -> int:
     "Bytes that a process and its descendants have for themselves."
     try:
@@ -465,7 +465,7 @@ def _after(seconds: float, act: Callable[[], None]) -> Iterator[None]:
     finally:
         timer.cancel()
 
-# %% ../nbs/21_course.ipynb #748f246c
+# %% ../nbs/21_course.ipynb #0663b475
 class Sandboxes:
     "Opens boxes behind walls; `with Sandboxes(Limits()) as boxes: box = boxes.open(folder)`."
 
@@ -535,7 +535,7 @@ class Sandboxes:
         box.process = found["process"]
         return box
 
-# %% ../nbs/21_course.ipynb #0bbe11fc
+# %% ../nbs/21_course.ipynb #98e423b6
 BREAKS = {"time": "it took longer than it may", "memory": "it took more memory than it may", "end": "it ended the process that runs it"}
 SHOWN_TYPES = ("text/plain", "image/png", "image/jpeg")
 
@@ -572,7 +572,7 @@ def _outputs(answer: Mapping[str, Any]) -> list[Any]:
             outputs.append(new_output("display_data", data=data))
     return outputs
 
-# %% ../nbs/21_course.ipynb #5996e3d0
+# %% ../nbs/21_course.ipynb #ffa87f88
 def _verdict(answer: Mapping[str, Any], hidden: bool) -> str:
     "Why a check failed, in words for a student; nothing if it passed."
     errors = [item for item in answer["shown"] if "error" in item]
@@ -590,7 +590,7 @@ def _verdict(answer: Mapping[str, Any], hidden: bool) -> str:
         return f"stopped by {'a ' + error['error'] if known else 'an error'} with numbers other than those of the visible check"
     return f"stopped by {error['error']}: {str(error['message'])[:400]}"
 
-# %% ../nbs/21_course.ipynb #cfce0b17
+# %% ../nbs/21_course.ipynb #52bb3f4e
 @dataclass
 class Executed:
     "A notebook that has run."
@@ -613,7 +613,7 @@ def _replayed(open_box: Callable[[], Box], sources: list[str], seconds: float) -
             return _replayed(open_box, sources, seconds)
     return box
 
-# %% ../nbs/21_course.ipynb #792ff257
+# %% ../nbs/21_course.ipynb #aceabdac
 def execute(
     notebook: Any,  # a notebook; it is not changed
     open_box: Callable[[], Box],  # opens a box in which nothing has run
@@ -660,7 +660,7 @@ def _take(run: Executed, cell: Any, answer: Mapping[str, Any]) -> None:
         words = f"the submission replaced {', '.join(map(str, replaced))[:200]}: undone before the checks"
         run.words += [words] * (words not in run.words)
 
-# %% ../nbs/21_course.ipynb #e1b746cd
+# %% ../nbs/21_course.ipynb #a69a0e3b
 def _read_notebook(data: bytes) -> Any:
     "A notebook, or a `ValueError` that says why it is none."
     import nbformat
@@ -682,7 +682,7 @@ def _language(notebook: Any) -> str:
     words = [space.get(key, "") for space, key in zip(named, ("language", "name")) if isinstance(space, dict)]
     return str(next((word for word in words if word), "python"))
 
-# %% ../nbs/21_course.ipynb #c543d36b
+# %% ../nbs/21_course.ipynb #95095d84
 def _split_source(text: str) -> tuple[str, str]:
     "The open part of a cell, and what stands between the markers of solutions and hidden checks."
     parts: tuple[list[str], list[str]] = ([], [])
@@ -694,7 +694,7 @@ def _split_source(text: str) -> tuple[str, str]:
             parts[inside].append(line)
     return "\n".join(parts[0]), "\n".join(parts[1])
 
-# %% ../nbs/21_course.ipynb #51661215
+# %% ../nbs/21_course.ipynb #c7782124
 def _restored(cell: Any, model: Any, words: list[str]) -> Any:
     "A student's cell with the tags, and where it is locked the text, that it was handed out with."
     new, name = deepcopy(model), _tag(model)["grade_id"]
@@ -736,7 +736,7 @@ def repaired(
         place = (places or [place])[0] + 1
     return new_notebook(cells=cells, metadata=deepcopy(released.metadata)), words
 
-# %% ../nbs/21_course.ipynb #2d93b519
+# %% ../nbs/21_course.ipynb #162e03ff
 @dataclass(frozen=True)
 class Course:
     "The assignments, and where they are graded."
@@ -783,7 +783,7 @@ def _chosen(course: Course, only: Sequence[str]) -> list[str]:
         raise ValueError(f"there is no assignment '{unknown[0]}'; there are {', '.join(course.names)}")
     return [name for name in course.names if name in only or not only]
 
-# %% ../nbs/21_course.ipynb #98035063
+# %% ../nbs/21_course.ipynb #8bd8f6af
 def _need_nbgrader() -> None:
     "One clear error where the extra is missing."
     try:
@@ -815,7 +815,7 @@ def _set_desk(course: Course) -> None:
     if not config.exists():
         config.write_text(CONFIG.format(desk=str(course.desk), exchange=str(course.desk / "exchange")))
 
-# %% ../nbs/21_course.ipynb #d8053f42
+# %% ../nbs/21_course.ipynb #7caec772
 def _nbgrader(
     course: Course,
     step: str,  # "GenerateAssignment" or "Autograde"
@@ -845,7 +845,7 @@ def _nbgrader(
     if not done["success"]:
         raise ValueError(f"nbgrader could not do {step} of {assignment}{f' for {student}' if student else ''}: {done.get('error', '')}{done.get('log', '')}".strip())
 
-# %% ../nbs/21_course.ipynb #07621644
+# %% ../nbs/21_course.ipynb #790094bc
 def secrets_of(
     source: Any,  # an assignment as its author wrote it
 ) -> tuple[set[str], set[str]]:  # words and lines
@@ -890,7 +890,7 @@ def leaks(
                 found += [f"{path}: '{word}' stands in the solution or hidden checks of {name} only" for word in sorted(words & set(re.findall(r"\w+", text)))]
     return found
 
-# %% ../nbs/21_course.ipynb #345f40d5
+# %% ../nbs/21_course.ipynb #bda4651a
 def pinned() -> list[str]:  # lines of a requirements file
     "This package with its lesson, and everything it asks for, at the versions that stand here."
     from ivdr import __version__
@@ -924,7 +924,7 @@ Rename nothing, and leave locked cells as they are: they are put back before gra
 Grading runs further checks with other numbers. No part of it needs a GPU or a network.
 """
 
-# %% ../nbs/21_course.ipynb #f6c156e4
+# %% ../nbs/21_course.ipynb #431b6e9d
 def _publish(tree: Path, out: Path) -> None:
     "Copy a tree into a folder without changing a file that is there."
     files = [path.relative_to(tree) for path in sorted(tree.rglob("*")) if path.is_file()]
@@ -966,7 +966,7 @@ def build(
         _publish(tree, Path(out))
     return names
 
-# %% ../nbs/21_course.ipynb #eee0b534
+# %% ../nbs/21_course.ipynb #59d7e44c
 def _serve_here(channel: Connection, folder: str) -> None:
     "A session in a folder."
     os.chdir(folder)
@@ -1003,7 +1003,7 @@ def _exercises(notebook: Any) -> dict[str, dict[str, Any]]:
             found.setdefault(name, {})[part] = cell
     return found
 
-# %% ../nbs/21_course.ipynb #3a2cf172
+# %% ../nbs/21_course.ipynb #a1b05233
 @dataclass
 class Score:
     "One part of an exercise."
@@ -1050,7 +1050,7 @@ def _checked(file: Path, limits: Limits) -> tuple[list[Score], list[str]]:
             scores.append(Score(name, "visible", 0.0 if words else of, of, words))
     return scores, run.words
 
-# %% ../nbs/21_course.ipynb #f774ef1f
+# %% ../nbs/21_course.ipynb #8dd50b05
 def score_table(
     scores: Sequence[Score],
 ) -> str:  # one line an exercise
@@ -1063,7 +1063,7 @@ def score_table(
     total = f"  {'':20s}{sum(score.points or 0 for score in known):4g} of {sum(score.of for score in known):<4g} points by visible checks"
     return "\n".join([*lines, total])
 
-# %% ../nbs/21_course.ipynb #1c7b4645
+# %% ../nbs/21_course.ipynb #9b254286
 @dataclass(frozen=True)
 class Submission:
     "One student's notebook for one assignment."
@@ -1125,7 +1125,7 @@ def find_submissions(
         raise ValueError(f"{folder} holds no submissions of {', '.join(sources)}; they lie in it as STUDENT/NN_name/NN_name.ipynb")
     return sorted(found, key=lambda submission: (submission.assignment, submission.student))
 
-# %% ../nbs/21_course.ipynb #6fdb1322
+# %% ../nbs/21_course.ipynb #dc2657c1
 MOST_BYTES = 20_000_000  # of a submission: its notebook, and all files beside it
 
 
@@ -1154,7 +1154,7 @@ def _with_checks(notebook: Any, source: Any) -> Any:
         cell.source = full.get(_tag(cell).get("grade_id"), cell.source)
     return filled
 
-# %% ../nbs/21_course.ipynb #b056575f
+# %% ../nbs/21_course.ipynb #09e9674a
 @dataclass
 class Ready:
     "A submission that has run, and is not in the gradebook yet."
@@ -1185,7 +1185,7 @@ def _run_submission(submission: Submission, course: Course, released: Any, sourc
     run.words = [*submission.words, *words, *repairs, *run.words]
     return Ready(submission, notebook, files, run)
 
-# %% ../nbs/21_course.ipynb #93e531e3
+# %% ../nbs/21_course.ipynb #8143b341
 def _keep(desk: Path, submission: Submission, files: Mapping[str, bytes]) -> bool:
     "Lay a submission on the desk; an earlier one that differs is moved aside. Whether it lay there already."
     folder = desk / "submitted" / submission.student / submission.assignment
@@ -1220,7 +1220,7 @@ def _autograde_steps(executor: Any) -> list[Any]:
     from nbgrader.preprocessors import Execute
     return [executor if step is Execute else step for step in Autograde.autograde_preprocessors.default_args[0]]
 
-# %% ../nbs/21_course.ipynb #ab28996e
+# %% ../nbs/21_course.ipynb #0ef75449
 def _gradebook(course: Course) -> Any:
     "The table of grades on the desk."
     from nbgrader.api import Gradebook
@@ -1268,7 +1268,7 @@ def _record(course: Course, ready: Ready) -> list[Score]:
         _settled(course, submission, settled)
     return _scores(course, submission, ready.run.verdicts)
 
-# %% ../nbs/21_course.ipynb #a5d35b2b
+# %% ../nbs/21_course.ipynb #7442d55f
 def sandboxed(
     notebook: Any,  # with hidden checks in it
     resources: Any,  # nbgrader's; says where the notebook lies
@@ -1280,7 +1280,7 @@ def sandboxed(
         run = execute(notebook, lambda: boxes.open(folder), limits)
     return run.notebook, resources
 
-# %% ../nbs/21_course.ipynb #dfd9989b
+# %% ../nbs/21_course.ipynb #87318044
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }}
 table {{ border-collapse: collapse; width: 100% }} td, th {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top }}
@@ -1311,7 +1311,7 @@ def _feedback(ready: Ready, scores: Sequence[Score]) -> str:
     answers = "".join(f"<h3>{html.escape(_tag(cell)['grade_id'])}</h3><pre>{html.escape(cell.source)}</pre>" for cell in ready.notebook.cells if _tag(cell).get("solution"))
     return PAGE.format(title=html.escape(title), points=points_of(scores), notes=f"<ul>{notes}</ul>" if notes else "", rows="".join(rows), answers=answers)
 
-# %% ../nbs/21_course.ipynb #9c648cfe
+# %% ../nbs/21_course.ipynb #6798bb01
 @dataclass
 class Graded:
     "One submission in the gradebook."
@@ -1373,7 +1373,7 @@ def grade(
             pool.shutdown(cancel_futures=True)
     write_tables(course.desk, done)
 
-# %% ../nbs/21_course.ipynb #c0012321
+# %% ../nbs/21_course.ipynb #d135112c
 def write_tables(
     desk: Path,  # folder
     graded: Sequence[Graded],
@@ -1405,7 +1405,7 @@ def grade_rows(
         total = f"{sum(points for points, _ in one.exercises.values()):6g}  {one.seconds:7.1f}"
         yield f"{one.submission.student:20s} {cells}  {total}" + "".join(f"\n    {words}" for words in one.words)
 
-# %% ../nbs/21_course.ipynb #be0e1d65
+# %% ../nbs/21_course.ipynb #05245ece
 def status(
     course: Course,
 ) -> str:  # a table
