@@ -275,7 +275,7 @@ def command_course_check(args: argparse.Namespace) -> None:
         _say(f"{file}, as it was last saved", score_table(scores), *[f"  {line}" for line in words], "")
     _say("All visible checks pass; grading has others too." if not lost else "Each line above says what to look at next.")
 
-
+# %% ../nbs/22_cli.ipynb #6f26ce3a
 def command_course_grade(args: argparse.Namespace) -> None:
     "Grade a folder of submissions."
     import time
@@ -366,13 +366,11 @@ def check_decoder(
 def check_bf16(
     device: str = "cpu",  # "cpu" or "cuda"
 ) -> str:
-    "Which networks a bf16 run would be accepted with here."
+    "Whether a bf16 run would be accepted here."
     import torch
-    from ivdr.backbones import create_backbone
-    from ivdr.training import bf16_errors
-    # 32 pixels: what goes wrong goes by the number of frames
-    safe = {name: all(error < 0.05 for error in bf16_errors(create_backbone(name).to(device), 16, 32).values()) for name in ("r21d", "r3d")}
-    return ", ".join(f"{name} {'safe' if good else 'has wrong gradients, train it with precision fp32'}" for name, good in safe.items())
+    from ivdr.training import bf16_error
+    error = bf16_error(torch.device(device))
+    return f"relative error {error:.2g}: " + ("safe" if error < 0.05 else "wrong gradients, train with precision fp32")
 
 
 def check_gpu() -> str:

@@ -356,7 +356,7 @@ def _supervise(order: dict[str, Any], number: int) -> None:
         return channel.send_bytes(json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode())
     _serve(channel, fork_checks=True)
 
-
+# %% ../nbs/21_course.ipynb #83988978
 def _preloaded(control: socket.socket) -> None:
     "Import what notebooks import, then make a copy for every order until nobody orders any more."
     import gc
@@ -415,7 +415,7 @@ def _private_memory(process: int) -> int:
     mine = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty", "Shmem")))
     return mine * 1024 + sum(_private_memory(int(child)) for child in children)
 
-
+# %% ../nbs/21_course.ipynb #81be8d7c
 class Box:
     "A session seen from outside."
 
@@ -454,7 +454,7 @@ class Box:
         self.end()
         self.channel.close()
 
-
+# %% ../nbs/21_course.ipynb #850543e8
 @contextlib.contextmanager
 def _after(seconds: float, act: Callable[[], None]) -> Iterator[None]:
     "Act if the body takes longer."
@@ -466,8 +466,8 @@ def _after(seconds: float, act: Callable[[], None]) -> Iterator[None]:
         timer.cancel()
 
 # %% ../nbs/21_course.ipynb #0663b475
-class Sandboxes:
-    "Opens boxes behind walls; `with Sandboxes(Limits()) as boxes: box = boxes.open(folder)`."
+class _Preloader:
+    "The process that is copied, seen from outside."
 
     def __init__(
         self,
@@ -489,9 +489,6 @@ class Sandboxes:
         if self.control.recv(16) != b"ready":
             raise OSError(f"the process that grading is copied from did not start: {sys.executable} -c '{code}'")
 
-    def __enter__(self) -> "Sandboxes":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -500,6 +497,13 @@ class Sandboxes:
         self.control.close()
         self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+# %% ../nbs/21_course.ipynb #5349c000
+class Sandboxes(_Preloader):
+    "Opens boxes behind walls; `with Sandboxes(Limits()) as boxes: box = boxes.open(folder)`."
+
+    def __enter__(self) -> "Sandboxes":
+        return self
 
     def open(
         self,
@@ -646,7 +650,7 @@ def execute(
     run.seconds = time.monotonic() - begun
     return run
 
-
+# %% ../nbs/21_course.ipynb #69d95b7a
 def _take(run: Executed, cell: Any, answer: Mapping[str, Any]) -> None:
     "Write an answer into the cell that it belongs to, as far as it has the form of an answer."
     try:
@@ -707,7 +711,7 @@ def _restored(cell: Any, model: Any, words: list[str]) -> Any:
             words.append(f"cell '{name}' was turned into {cell.cell_type}: read as {model.cell_type}")
     return new
 
-
+# %% ../nbs/21_course.ipynb #5d8a5acd
 def repaired(
     submitted: Any,  # a notebook as handed in
     released: Any,  # the notebook as handed out
@@ -760,7 +764,7 @@ class Course:
             raise ValueError(f"{path} does not exist: run `ivdr course build` first")
         return _read_notebook(path.read_bytes())
 
-
+# %% ../nbs/21_course.ipynb #044ccaf2
 def open_course(
     course: str | Path | None = None,  # folder with source/; None: ./course, else the one beside this package
     desk: str | Path | None = None,  # folder for nbgrader; None: the course's own
@@ -874,7 +878,7 @@ def _said(file: Path) -> str:
         return text
     return "\n".join([*texts(json.loads(text)), *(cell.source for cell in _read_notebook(text.encode()).cells)])
 
-
+# %% ../nbs/21_course.ipynb #43f04a7a
 def leaks(
     tree: str | Path,  # what students get
     course: Course,
@@ -936,7 +940,7 @@ def _publish(tree: Path, out: Path) -> None:
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(tree / file, out / file)
 
-
+# %% ../nbs/21_course.ipynb #4cf01485
 def build(
     out: str | Path,  # folder for the students, new or an earlier build that nobody has worked in
     course: Course,
@@ -1034,7 +1038,7 @@ def check(
         raise ValueError(f"{path} holds no assignment: give the notebook NN_name.ipynb, its folder NN_name, or the folder that all assignments lie in")
     return {file: _checked(file, limits) for file in files}
 
-
+# %% ../nbs/21_course.ipynb #fd97bfca
 def _checked(file: Path, limits: Limits) -> tuple[list[Score], list[str]]:
     "The scores of one notebook's visible checks."
     notebook = _read_notebook(file.read_bytes())
@@ -1104,7 +1108,7 @@ def _of_student(folder: Path, sources: Mapping[str, Any]) -> Iterator[Submission
         words += [f"not graded: {path.relative_to(folder)}" for path in unused]
         yield Submission(folder.name, name, file, tuple(words))
 
-
+# %% ../nbs/21_course.ipynb #3c1603dc
 def find_submissions(
     folder: str | Path,  # holds a folder a student
     course: Course,
@@ -1242,7 +1246,7 @@ def _scores(course: Course, submission: Submission, verdicts: Mapping[str, str])
             scores.append(Score(exercise, part, None if waiting else float(points), float(of), words))
     return scores
 
-
+# %% ../nbs/21_course.ipynb #414a13c9
 def _settled(course: Course, submission: Submission, names: Sequence[str] = ()) -> list[str]:
     "Cells that a person has marked, nothing left to do; those named are made so again."
     from nbgrader.api import MissingEntry
@@ -1345,7 +1349,7 @@ def _graded(course: Course, submission: Submission, future: "Future[Ready]") -> 
     except Exception as error:
         return Graded(submission, [], [f"NOT GRADED, {type(error).__name__}: {error}"], 0.0)
 
-
+# %% ../nbs/21_course.ipynb #37fa6303
 def grade(
     folder: str | Path,  # holds a folder a student; it is only read
     course: Course,
