@@ -366,11 +366,13 @@ def check_decoder(
 def check_bf16(
     device: str = "cpu",  # "cpu" or "cuda"
 ) -> str:
-    "Whether a bf16 run would be accepted here."
+    "Which networks a bf16 run would be accepted with here."
     import torch
-    from ivdr.training import bf16_error
-    error = bf16_error(torch.device(device))
-    return f"relative error {error:.2g}: " + ("safe" if error < 0.05 else "wrong gradients, train with precision fp32")
+    from ivdr.backbones import create_backbone
+    from ivdr.training import bf16_errors
+    # 32 pixels: what goes wrong goes by the number of frames
+    safe = {name: all(error < 0.05 for error in bf16_errors(create_backbone(name).to(device), 16, 32).values()) for name in ("r21d", "r3d")}
+    return ", ".join(f"{name} {'safe' if good else 'has wrong gradients, train it with precision fp32'}" for name, good in safe.items())
 
 
 def check_gpu() -> str:
