@@ -9,7 +9,7 @@ __all__ = ['CONFIG_HELP', 'SCAN_HELP', 'EVALUATE_HELP', 'COMPARE_HELP', 'COURSE_
            'command_course_grade', 'command_course_status', 'command_demo', 'command_bench', 'check_versions',
            'check_decoder', 'check_bf16', 'check_gpu', 'check_disk', 'command_doctor', 'make_parser', 'main']
 
-# %% ../nbs/22_cli.ipynb #c316d2bb
+# %% ../nbs/22_cli.ipynb #1d11c50a
 import argparse
 import logging
 import platform
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/22_cli.ipynb #aca3636e
+# %% ../nbs/22_cli.ipynb #08f884d2
 def dotted_options(
     words: Sequence[str],  # what the parser did not know, e.g. ["--optim.lr", "0.01", "--clips.cache=true"]
 ) -> dict[str, str]:  # {"optim.lr": "0.01", "clips.cache": "true"}
@@ -39,7 +39,7 @@ def dotted_options(
         found[key.replace("-", "_")] = value
     return found
 
-# %% ../nbs/22_cli.ipynb #4416d24f
+# %% ../nbs/22_cli.ipynb #eabbd6eb
 def _say(*lines: str) -> None:
     "Print for a person, at once even when standard output is a pipe."
     print(*lines, sep="\n", flush=True)
@@ -52,7 +52,7 @@ def command_render(args: argparse.Namespace) -> None:
                               size=(args.height, args.width), fps=args.fps, workers=args.workers)
     _say(f"{args.videos} videos and their manifest: {manifest}")
 
-# %% ../nbs/22_cli.ipynb #3eeb060e
+# %% ../nbs/22_cli.ipynb #5f4c3825
 def _scan_kinds(args: argparse.Namespace) -> dict[str, Callable[[str], Any]]:
     "What can be scanned, and how."
     from ivdr import datasets
@@ -78,7 +78,7 @@ def _scan_what(args: argparse.Namespace, kinds: Sequence[str]) -> tuple[str, str
         raise ValueError(f"{kind} needs {needs}")
     return kind, args.what[-1]
 
-# %% ../nbs/22_cli.ipynb #b880603e
+# %% ../nbs/22_cli.ipynb #e839f2ad
 def command_scan(args: argparse.Namespace) -> None:
     "Write the manifest of a folder of videos or of a data set as downloaded, and the lists of what is missing or cannot be read."
     from ivdr.datasets import BenchmarkScan, save_unreadable
@@ -100,7 +100,7 @@ def command_scan(args: argparse.Namespace) -> None:
     if len(unreadable):
         _say(f"{len(unreadable)} files could not be read: {listing}")
 
-# %% ../nbs/22_cli.ipynb #5657cb6d
+# %% ../nbs/22_cli.ipynb #76253fc4
 def command_pretrain(args: argparse.Namespace) -> None:
     "Train a method on videos."
     from ivdr.training import pretrain, read_config
@@ -110,7 +110,7 @@ def command_pretrain(args: argparse.Namespace) -> None:
     _say(f"weights: {run / 'checkpoints' / 'last' / 'model.safetensors'}", f"log:     {run / 'log.csv'}",
          f"next:    ivdr evaluate {shlex.quote(str(run))} --data {shlex.quote(str(config.data))}")
 
-# %% ../nbs/22_cli.ipynb #419ea347
+# %% ../nbs/22_cli.ipynb #f5be4dac
 def _listed(
     text: str,  # "a,b,c", or "a; b, with a comma; c"
 ) -> list[str]:  # what stands between the commas, or the semicolons if there are any, without blanks; nothing for an empty text
@@ -140,7 +140,7 @@ def command_evaluate(args: argparse.Namespace) -> None:
     save_result(result, out)
     _say(summary(result), "", f"result: {out}", f"next:   ivdr report {shlex.quote(str(run))} --out report.html")
 
-# %% ../nbs/22_cli.ipynb #ed9ae28b
+# %% ../nbs/22_cli.ipynb #45262d8d
 def command_export(args: argparse.Namespace) -> None:
     "Make small copies of runs to share: last weights in half precision, a thinned log and, with --data, what these weights score."
     import torch
@@ -152,7 +152,7 @@ def command_export(args: argparse.Namespace) -> None:
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         _say(f"{out}  {size / 1e6:.2f} MB")
 
-# %% ../nbs/22_cli.ipynb #cac7c206
+# %% ../nbs/22_cli.ipynb #0b282df0
 def command_features(args: argparse.Namespace) -> None:
     "Write the features of a run as files, for data sets whose features memory cannot hold."
     from ivdr.measure import protocol_of
@@ -166,7 +166,7 @@ def command_features(args: argparse.Namespace) -> None:
         files = write_features(method.encoder, manifest.split(split), how, out / split, dtype=args.dtype, device=args.device, workers=args.workers, missing=args.missing)
         _say(f"{split}: {len(files)} videos, {how.n_clips} clips each, protocol '{how.name}': {out / split}", *_missing_lines(split, files))
 
-# %% ../nbs/22_cli.ipynb #8bd2e8a6
+# %% ../nbs/22_cli.ipynb #75d71011
 def _missing_lines(
     name: str,  # of the features
     files: Any,  # `FeatureFiles`
@@ -186,7 +186,7 @@ def _recall_lines(
     head = f"{'':8s}" + "".join(f"{name:>18s}" for name in columns)
     return [head, *[f"R@{k:<4d}%" + "".join(f"{100 * column[k]:18.2f}" for column in columns.values()) for k in found.recall]]
 
-# %% ../nbs/22_cli.ipynb #d3ff814d
+# %% ../nbs/22_cli.ipynb #1c9d6e01
 def command_retrieve(args: argparse.Namespace) -> None:
     "Rank a folder of features by another's videos, of any size, within a data set or across two."
     import json
@@ -208,7 +208,7 @@ def command_retrieve(args: argparse.Namespace) -> None:
             file.write(json.dumps(facts, indent=1).encode() + b"\n")
         _say(f"result: {args.out}")
 
-# %% ../nbs/22_cli.ipynb #842f93e5
+# %% ../nbs/22_cli.ipynb #7b504ee5
 def _failures(comparisons: Sequence[Any]) -> None:
     "An error that names the runs that failed, after everything else was said."
     failed = {name: reason for comparison in comparisons for name, reason in comparison.failed.items()}
@@ -232,7 +232,7 @@ def _compare_study(args: argparse.Namespace, overrides: dict[str, Any]) -> None:
     _say("", f"table:  {out / 'study.csv'}")
     _failures(list(found.values()))
 
-# %% ../nbs/22_cli.ipynb #9159acf0
+# %% ../nbs/22_cli.ipynb #dd4a4202
 def command_compare(args: argparse.Namespace) -> None:
     "Train several methods under one budget, measure them by one protocol, and put them into one table."
     from ivdr.compare import compare
@@ -303,7 +303,7 @@ def command_course_status(args: argparse.Namespace) -> None:
     from ivdr.course import open_course, status
     _say(status(open_course(args.course, args.desk)))
 
-# %% ../nbs/22_cli.ipynb #9b6c86ee
+# %% ../nbs/22_cli.ipynb #eaf5df03
 def command_demo(args: argparse.Namespace) -> None:
     "Untrained, SimCLR and IIVDR on the sample videos: train, measure, compare, report."
     from ivdr.compare import compare, story
@@ -320,7 +320,7 @@ def command_demo(args: argparse.Namespace) -> None:
     report = write_report(out / "report.html", comparison.runs)
     _say("", comparison.text, "", story(comparison), "", f"table:  {out / 'table.csv'}", f"report: {report}")
 
-# %% ../nbs/22_cli.ipynb #a6d7db27
+# %% ../nbs/22_cli.ipynb #cd0d1221
 def command_bench(args: argparse.Namespace) -> None:
     "Time the fast form of a computation against the plain one."
     from ivdr.bench import bench_losses, bench_retrieval
@@ -332,7 +332,7 @@ def command_bench(args: argparse.Namespace) -> None:
     if args.json:
         _say(table.json)
 
-# %% ../nbs/22_cli.ipynb #48e8aa57
+# %% ../nbs/22_cli.ipynb #94920d04
 def check_versions() -> str:
     "Versions of what the results depend on."
     from importlib.metadata import PackageNotFoundError, version
@@ -362,7 +362,7 @@ def check_decoder(
         raise RuntimeError(f"{backend} reads frames that differ by {error:.1f} of 255 from what was written")
     return f"8 frames, mean difference {error:.2f} of 255"
 
-# %% ../nbs/22_cli.ipynb #1121bc4c
+# %% ../nbs/22_cli.ipynb #5ac38cba
 def check_bf16(
     device: str = "cpu",  # "cpu" or "cuda"
 ) -> str:
@@ -390,7 +390,7 @@ def check_disk() -> str:
         raise RuntimeError(f"only {free:.2f} GiB free in the current folder: checkpoints may not fit")
     return f"{free:.0f} GiB free in the current folder"
 
-# %% ../nbs/22_cli.ipynb #ba344988
+# %% ../nbs/22_cli.ipynb #17910498
 def command_doctor(args: argparse.Namespace) -> None:
     "Say what works on this machine, and fail if something needed does not."
     import torch
@@ -409,7 +409,7 @@ def command_doctor(args: argparse.Namespace) -> None:
     if failed:
         raise ValueError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
 
-# %% ../nbs/22_cli.ipynb #a926f85f
+# %% ../nbs/22_cli.ipynb #d6a008c1
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     "Keep examples as they are laid out, and show defaults."
 
@@ -430,7 +430,7 @@ def _verb(
     parser.set_defaults(run_verb=run, free=free)
     return parser
 
-# %% ../nbs/22_cli.ipynb #7c2d28dc
+# %% ../nbs/22_cli.ipynb #7a56abee
 CONFIG_HELP = """
 every configuration key can be given by its dotted name, for example
   --clips.length 8 --clips.stride 4 --clips.size 32     frames of a clip, step between them, pixels of a side
@@ -446,7 +446,7 @@ SCAN_HELP = """  ivdr scan ucf101 UCF-101 --splits ucfTrainTestlist --split 1 --
 beside manifest.csv lie manifest.unreadable.csv and, for the named data sets, manifest.missing.csv (listed, not on
 disk) and manifest.extra.csv (on disk, not listed); how to get the data sets is told in the notebook 03_datasets"""
 
-# %% ../nbs/22_cli.ipynb #d3b475aa
+# %% ../nbs/22_cli.ipynb #747484ac
 EVALUATE_HELP = """  ivdr evaluate runs/iivdr --data data_samples --tasks knn,linear,limited --labels 1,10,100 --draws 5
   ivdr evaluate runs/iivdr --data data_samples --tasks confusion --classes sit_down,stand_up
   ivdr evaluate runs/iivdr --data data_samples --tasks finetune,scratch --finetune finetune-laptop --share 10
@@ -468,7 +468,7 @@ features and answers are kept in RUN/results/features and RUN/results/tasks: a m
 with the same command, and one with a changed option does only what is new; videos that cannot be read are never
 replaced: they are counted, listed, and left out of all figures"""
 
-# %% ../nbs/22_cli.ipynb #f68fe42e
+# %% ../nbs/22_cli.ipynb #f83740ae
 COMPARE_HELP = """
 the budget is what the recipe's own method costs in the recipe's epochs:
   epochs   the same passes over the videos
@@ -480,7 +480,7 @@ all three and the hours are reported; an interrupted comparison goes on with the
   ivdr compare --recipe study --methods SimCLR,IIVDR --correlations 0 --seeds 1 --out part     two of its rows
 """
 
-# %% ../nbs/22_cli.ipynb #b919fbe5
+# %% ../nbs/22_cli.ipynb #d03479db
 def _data_verbs(verbs: Any) -> None:
     "Verbs that make or describe data."
     p = _verb(verbs, "render", command_render, "ivdr render --videos 600 --out videos --seed 0")
@@ -502,7 +502,7 @@ def _data_verbs(verbs: Any) -> None:
     p.add_argument("--out", required=True, help="manifest to write, .csv or .parquet")
     p.add_argument("--workers", type=int, default=None, help="processes; all cores if not given")
 
-# %% ../nbs/22_cli.ipynb #2fb6a2d3
+# %% ../nbs/22_cli.ipynb #01cb6289
 def _training_verbs(verbs: Any) -> None:
     "Verbs that train and tell the story."
     p = _verb(verbs, "pretrain", command_pretrain, "ivdr pretrain --data data_samples --method iivdr --recipe laptop --out runs/iivdr",
@@ -522,7 +522,7 @@ def _training_verbs(verbs: Any) -> None:
     p.add_argument("--out", default="demo", help="folder for runs, table and report")
     p.add_argument("--recipe", default="laptop", help="recipe to train by")
 
-# %% ../nbs/22_cli.ipynb #cf98b2b2
+# %% ../nbs/22_cli.ipynb #0be2b7d9
 def _measuring_verbs(verbs: Any) -> None:
     "Verbs that measure and show."
     p = _verb(verbs, "evaluate", command_evaluate, "ivdr evaluate runs/iivdr --data data_samples --tasks retrieval,linear,probes", more=EVALUATE_HELP)
@@ -541,7 +541,7 @@ def _measuring_verbs(verbs: Any) -> None:
     p.add_argument("--device", default="cpu", help="cpu or cuda")
     p.add_argument("--workers", type=int, default=0, help="loader processes")
 
-# %% ../nbs/22_cli.ipynb #bc26585f
+# %% ../nbs/22_cli.ipynb #21cb290c
 def _feature_verbs(verbs: Any) -> None:
     "Verbs that write something to go on with, and read it."
     p = _verb(verbs, "export", command_export, "ivdr export runs/iivdr runs/simclr --data data_samples --out shared")
@@ -574,7 +574,7 @@ def _feature_verbs(verbs: Any) -> None:
     p.add_argument("--data", help="where the videos lie now, if not where they were measured")
     _verb(verbs, "doctor", command_doctor, "ivdr doctor")
 
-# %% ../nbs/22_cli.ipynb #eaace5c8
+# %% ../nbs/22_cli.ipynb #c68a727c
 def _comparing_verbs(verbs: Any) -> None:
     "Verbs that line several things up."
     p = _verb(verbs, "compare", command_compare, "ivdr compare --data data_samples --methods simclr,moco,iivdr,iivdr-moco,tclr,tcgl --out comparison",
@@ -632,7 +632,7 @@ def _course_verbs(verbs: Any) -> None:
     grade.add_argument("--memory", type=float, default=3.0, help="GiB for one submission, beyond what Python and its libraries take")
     grade.add_argument("--no-isolation", action="store_true", dest="no_isolation", help="grade without sandboxes: submissions run with your rights")
 
-# %% ../nbs/22_cli.ipynb #11930f2a
+# %% ../nbs/22_cli.ipynb #192fe8ed
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `ivdr` command."
     from ivdr import __version__
@@ -645,7 +645,7 @@ def make_parser() -> argparse.ArgumentParser:
         add(verbs)
     return parser
 
-# %% ../nbs/22_cli.ipynb #e5a58646
+# %% ../nbs/22_cli.ipynb #6d97d748
 def main(
     argv: Sequence[str] | None = None,  # words after `ivdr`; those of the process if not given
 ) -> int:  # exit code: 0 done, 2 a mistake that can be mended, 1 a fault of ours, 128 + n stopped by signal n
