@@ -8,8 +8,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 FACTS  := settings.ini setup.py pyproject.toml
 SEEDS  ?= 1
+CLASS  ?= 200
 
-.PHONY: help demo test lab class docs notebooks readme samples study study-small clean
+.PHONY: help demo test lab class course-class docs notebooks readme samples study study-small clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +54,9 @@ lab: $(VENV)/.lab ## Open JupyterLab on the walkthroughs (LAB_OPTIONS=--no-brows
 
 class: $(VENV)/.lab ## Show rankings and maps to a class: a page without code, on this machine, at the address with its token that is printed
 	$(BIN)/voila nbs/walkthroughs/class_page.ipynb --Voila.ip=127.0.0.1 --token
+
+course-class: $(VENV)/.dev ## Grade a class of 200 made-up submissions on two cores and say how long one takes (CLASS=20 for fewer)
+	OMP_NUM_THREADS=1 IVDR_CLASS=$(CLASS) $(BIN)/python -m pytest tests/test_course.py -k whole_class --timeout 7200
 
 docs: $(VENV)/.docs ## Write the documentation site, to be read without a network: _docs/index.html
 	$(BIN)/python docs/make.py

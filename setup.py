@@ -19,7 +19,7 @@ def lines(key: str) -> list[str]:
 EXTRAS = "_requirements"
 extras = {key.removesuffix(EXTRAS): lines(key) for key in facts if key.endswith(EXTRAS)}
 extras["docs"] = sorted({*extras["docs"], *extras["lab"]})
-extras["dev"] = sorted({*extras["dev"], *extras["docs"]})
+extras["dev"] = sorted({*extras["dev"], *extras["docs"], *extras["course"]})
 
 setup(
     name=facts["name"],
