@@ -38,7 +38,8 @@ def torchrun(*words: str, node: tuple[int, int] = (0, 1), port: int, processes: 
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(node[1]), "--nproc-per-node", str(processes), "--rdzv-backend", "c10d",
                 "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test", "--max-restarts", str(restarts), "--monitor-interval", "0.1",
                 "--local-addr", "127.0.0.1"]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCHELASTIC_ERROR_FILE": ""}
+    # else a restarted process may look for its partner at the address of the dead one (torch 2.15, gloo)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.Popen([*launcher, "-m", "ivdr.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
