@@ -24,10 +24,9 @@ def runs(path: str | Path) -> bool:
 
 def playwrights_own() -> str:
     "Where playwright keeps its Chromium."
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        return str(playwright.chromium.executable_path)
+    # in a process of its own: the one that asks may have a browser open, and playwright bears no second start
+    ask = "from playwright.sync_api import sync_playwright as start\nwith start() as playwright: print(playwright.chromium.executable_path)"
+    return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
 def find() -> str | None:

@@ -27,7 +27,6 @@ from ivdr.video import write_video
 ACTIONS = ["sit_down", "walk"]
 NASTY = 'p<b>"&\'</script>'  # a person whose name attacks the page
 SHORT = {"epochs": 2, "batch_size": 4}
-CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 
 
 def make_videos(folder: Path) -> Path:
@@ -576,20 +575,8 @@ def test_published_block_stands_apart_and_is_complete(tmp_path, story):
     assert "Nothing is listed for the methods on this page" in part(page_of(tmp_path / "s", result("simclr", retrieval={"R@1": 0.1})), "published")
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the report is NOT tested in a browser")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: the report is NOT tested in a browser")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
-
-
-def test_report_in_a_real_browser_without_a_network(story, browser):
-    context = browser.new_context(viewport={"width": 1200, "height": 900}, offline=True)
+def test_report_in_a_real_browser_without_a_network(story, chromium):
+    context = chromium.new_context(viewport={"width": 1200, "height": 900}, offline=True)
     page = context.new_page()
     trouble, requests = [], []
     page.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
@@ -633,8 +620,8 @@ def test_report_in_a_real_browser_without_a_network(story, browser):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_report_fits_a_phone_in_both_lights(story, browser, scheme):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme, offline=True)
+def test_report_fits_a_phone_in_both_lights(story, chromium, scheme):
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme, offline=True)
     page = context.new_page()
     page.goto(story["path"].as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -18,24 +18,10 @@ from typing import Any
 
 import nbformat
 import pytest
-import system_browser
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright: pip install 'ivdr[dev]'")
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    "A browser without a window: the system's, else playwright's own."
-    found = system_browser.find()
-    if found is None:
-        pytest.skip(system_browser.NO_BROWSER)
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @dataclass

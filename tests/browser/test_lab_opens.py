@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_make_lab_opens_on_the_first_walkthrough(chromium: Any, starting: Any, tmp_path: Path) -> None:
-    made = subprocess.run(["make", "--dry-run", "--always-make", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.replace("\\\n", " ").splitlines()
+    made = subprocess.run(["make", "--no-print-directory", "--dry-run", "--always-make", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.replace("\\\n", " ").splitlines()
     command, asked = made[-1], next(line for line in made if "labextension disable" in line)
     assert "/jupyter lab " in command and "--ip=127.0.0.1" in command and "--level=sys_prefix" in asked
 
