@@ -299,7 +299,7 @@ HOSTILE: dict[str, tuple[Any, float, float, str]] = {
     "loop in a function": (solved(double="def double(x):\n    while True:\n        try: pass\n        except BaseException: pass"), 0, 3, "'double-visible' was stopped: it took longer"),
     "loop in a cell": (with_cell("while True: pass"), 3, 3, "'number 1' was stopped: it took longer"),
     "memory in a function": (solved(double=BOMB), 0, 3, ""),
-    "memory of many": (with_cell(FORKED), 3, 3, "'number 1' was stopped: it took more memory"),
+    "memory of many": (with_cell(FORKED), 3, 3, "'number 1' was stopped: it took"),  # more memory, or on a busy machine too long before it has that much
     "many processes": (solved(double=MANY), 0, 3, ""),
     "check deleted": (without("double-visible"), 3, 3, "'double-visible' was missing: put back"),
     "hidden check deleted": (without("half-hidden"), 3, 3, "'half-hidden' was missing: put back"),
