@@ -90,7 +90,7 @@ def test_every_public_name_is_explained(pages: dict[str, Page], room: str) -> No
     page = pages[f"api/{room}.html"]
     assert public and not [name for name in public if f"ivdr.{room}.{name}" not in page.ids]
     squeezed = re.sub(r"\s", "", page.text)
-    for node in ast.walk(tree):
+    for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in public and (said := ast.get_docstring(node)):
             assert re.sub(r"[\s`]", "", said.split("\n")[0]) in squeezed.replace("`", ""), f"the docstring of {node.name}"
 
