@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -227,6 +228,25 @@ def _is_entry(
     return bool(kinds & _CLEAN_UNITS[codec])
 
 # %% ../nbs/00_video.ipynb #5f458419
+_NO_WALK = (b" bframes=0 ", b" intra_refresh=0 ")  # of the settings that x264 writes into its first packet
+
+
+def _table(
+    container: av.container.InputContainer,  # opened
+    stream: av.VideoStream,  # its video
+    first: Any,  # packet of the video
+) -> Sequence[Any]:  # entries of an MP4's table of pictures; empty: only a walk tells
+    "A table that says all that a walk over the packets would."
+    if "mov" not in container.format.name or stream.codec_context.name != "h264" or stream.codec_context.has_b_frames:
+        return ()
+    table: Sequence[Any] = getattr(stream, "index_entries", ())
+    # a file in fragments tells of the first ones only, and an edit list takes pictures away
+    if len(table) != stream.frames or not len(table) or not first.pts == first.dts == table[0].timestamp:
+        return ()
+    note = bytes(first)
+    return table if all(words in note for words in _NO_WALK) else ()
+
+# %% ../nbs/00_video.ipynb #8b371257
 def _packets(
     name: str,  # path, for the error
     container: av.container.InputContainer,  # just opened
@@ -236,17 +256,16 @@ def _packets(
     codec, extra = stream.codec_context.name, stream.codec_context.extradata or b""
     place = {"h264": 4, "hevc": 21}.get(codec, 0)
     prefix = (extra[place] & 3) + 1 if place and len(extra) > place and extra[0] == 1 else 0
+    walk = (packet for packet in container.demux(stream) if packet.size)
     try:
-        found = [
-            _Packet(p.pts, p.dts, p.is_keyframe, _is_entry(p, codec, prefix), p.size, p.is_discard)
-            for p in container.demux(stream)
-            if p.size
-        ]
+        first = next(walk, None)
+        if first is None:
+            raise VideoError(name, "holds no picture")
+        if table := _table(container, stream, first):
+            return [_Packet(e.timestamp, e.timestamp, e.is_keyframe, e.is_keyframe, e.size, e.is_discard) for e in table]
+        return [_Packet(p.pts, p.dts, p.is_keyframe, _is_entry(p, codec, prefix), p.size, p.is_discard) for p in chain([first], walk)]
     except av.FFmpegError as error:
         raise VideoError(name, f"cannot be read to its end ({_short(error)})") from None
-    if not found:
-        raise VideoError(name, "holds no picture")
-    return found
 
 # %% ../nbs/00_video.ipynb #750925f9
 # containers that hold a table of their packets; the others (MPEG-PS, MPEG-TS, raw streams) can only be read from the start
@@ -423,24 +442,24 @@ def _decode(
     return first, times
 
 # %% ../nbs/00_video.ipynb #f33cebfc
-def _scan(
-    path: str | Path,  # a video file
+def _survey(
+    name: str,  # path of a regular file
+    container: av.container.InputContainer,  # just opened
+    stream: av.VideoStream,  # its video
 ) -> _Index:
     "Walk over a file's packets and decode its first frame, or all frames where the packets do not tell enough."
-    name = _regular_file(path)
-    container, stream = _open(name)
-    with container:
-        packets = _packets(name, container, stream)
-        _refuse_truncated(name, container, stream, packets)
-        doubts = _must_count(set(container.format.name.split(",")), stream, packets)
-        if not doubts:
-            container.seek(packets[0].dts or packets[0].pts or 0, stream=stream)
-            first, _ = _decode(name, container, stream, only_first=True)
-            return _index(name, stream, first, packets, [], _misread(container, packets, first))
-    container, stream = _open(name)
-    with container:
-        first, times = _decode(name, container, stream, only_first=False)
-        return _index(name, stream, first, [], times, doubts)
+    packets = _packets(name, container, stream)
+    _refuse_truncated(name, container, stream, packets)
+    doubts = _must_count(set(container.format.name.split(",")), stream, packets)
+    if not doubts:
+        container.seek(packets[0].dts or packets[0].pts or 0, stream=stream)
+        first, _ = _decode(name, container, stream, only_first=True)
+        return _index(name, stream, first, packets, [], _misread(container, packets, first))
+    # such a container may not lead back to its beginning
+    again, same = _open(name)
+    with again:
+        first, times = _decode(name, again, same, only_first=False)
+        return _index(name, same, first, [], times, doubts)
 
 # %% ../nbs/00_video.ipynb #f6676759
 def _index(
@@ -478,7 +497,10 @@ def probe(
     path: str | Path,  # a video file
 ) -> VideoInfo:
     "Frames, size, rate, duration, codec and rotation of a video, or the `VideoError` that reading it would raise."
-    return _scan(path).info
+    name = _regular_file(path)
+    container, stream = _open(name)
+    with container:
+        return _survey(name, container, stream).info
 
 # %% ../nbs/00_video.ipynb #786da119
 class _Decoder(Protocol):
@@ -491,13 +513,18 @@ class _Decoder(Protocol):
         "Give files and memory back."
 
 # %% ../nbs/00_video.ipynb #c0ad5ec2
+_Opened = tuple[av.container.InputContainer, av.VideoStream]
+
+
 class _PyAVDecoder:
     "Decode with PyAV, whose wheel carries an FFmpeg."
 
-    def __init__(self, index: _Index) -> None:
+    def __init__(self, index: _Index, opened: _Opened | None = None) -> None:
         self._index, self._convert = index, VideoReformatter()
-        self._container, self._stream = _open(index.info.path)
-        self._frames, self._position = self._container.decode(self._stream), 0  # the position is that of the frame that comes next
+        self._container, self._stream = opened or _open(index.info.path)
+        # the position is that of the frame that comes next; past the end: the first read finds its place
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._position = index.info.frames
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
         return np.stack([self._one(int(frame)) for frame in wanted])
@@ -611,10 +638,11 @@ def available_backends() -> tuple[str, ...]:
 def _make_decoder(
     index: _Index,  # of the file
     backend: str,  # the decoder asked for
-) -> tuple[_Decoder, str]:  # a decoder, and the name of the one it is
+    opened: _Opened,  # the container that the index was found in
+) -> tuple[_Decoder, str]:  # a decoder, which keeps the container or closes it, and the name of the one it is
     "The decoder asked for, or PyAV, with a warning, where that one would fail or return wrong frames."
     if backend == "pyav":
-        return _PyAVDecoder(index), "pyav"
+        return _PyAVDecoder(index, opened), "pyav"
     missing = _import_problem(backend)
     if missing and backend == "torchcodec":
         raise ImportError(f"backend 'torchcodec' was asked for, but it needs its package and FFmpeg's shared libraries: {missing}")
@@ -623,13 +651,14 @@ def _make_decoder(
         try:
             decoder = _DECODERS[backend](index)
             if len(decoder) == index.info.frames:
+                opened[0].close()
                 return decoder, backend
             reason = f"it counts {len(decoder)} frames instead of {index.info.frames}"
         # decord raises RuntimeError or an error derived from Exception alone, whichever part of it fails
         except Exception as error:
             reason = _short(error)
     logger.warning("%s: reading with PyAV instead of %s: %s", index.info.path, backend, reason)
-    return _PyAVDecoder(index), "pyav"
+    return _PyAVDecoder(index, opened), "pyav"
 
 # %% ../nbs/00_video.ipynb #fc0b6f38
 def _frame_numbers(
@@ -674,10 +703,15 @@ def _resize(
 class _Reading:
     "A decoder that is chosen at opening, changed for PyAV if it breaks while reading, and closed at the end."
 
-    def __init__(self, index: _Index, backend: str) -> None:
-        self._index = index
+    def __init__(self, name: str, backend: str) -> None:
+        opened = _open(name)
         self._decoder: _Decoder | None
-        self._decoder, self.backend = _make_decoder(index, backend)
+        try:
+            self._index = _survey(name, *opened)
+            self._decoder, self.backend = _make_decoder(self._index, backend, opened)
+        except BaseException:
+            opened[0].close()
+            raise
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         if self._decoder is None:
@@ -719,7 +753,7 @@ class VideoReader(_Reading):
             raise ValueError(f"unknown backend {backend!r}; accepted: {', '.join(_DECODERS)}")
         if short_side is not None and short_side < 1:
             raise ValueError(f"short_side must be at least 1 pixel, got {short_side}")
-        super().__init__(_scan(path), backend)
+        super().__init__(_regular_file(path), backend)
         self.info, self.timestamps = self._index.info, self._index.timestamps
         self.path, self.fps = self.info.path, self.info.fps
         self.height, self.width = _resized(self.info.height, self.info.width, short_side)

@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ivdr import video
 from ivdr.video import VIDEO_SUFFIXES, VideoError, VideoReader, available_backends, probe, write_video
 
 UNIT = Path(__file__).parents[1].parent / "shared" / "realdata" / "unit"
@@ -203,6 +204,58 @@ def test_short_side_keeps_the_aspect_ratio_and_the_picture(sample, film, backend
     assert small.shape == (2, 48, 64, 3)
     blocks = film[[7, 20]].reshape(2, 48, 2, 64, 2, 3).mean((2, 4))
     assert difference(small, blocks) < 4
+
+
+def remuxed(source, target, first=0, shift=0, **options):
+    "The packets of a file from the `first` on, in another envelope, `shift` frames earlier."
+    with av.open(str(source)) as given, av.open(str(target), "w", options=options) as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for place, packet in enumerate(p for p in given.demux(video=0) if p.size):
+            if place >= first:
+                step = packet.duration
+                packet.pts, packet.dts = packet.pts - shift * step, packet.dts - shift * step
+                packet.stream = stream
+                container.mux(packet)
+    return target
+
+
+UNWALKED = {
+    "plain": lambda path, film: encode(path, film, options={"bf": "0", "g": "12"}),
+    "one group": lambda path, film: encode(path, film, options={"bf": "0", "g": "999", "sc_threshold": "0"}),
+    "prepared": lambda path, film: encode(path, film, options={"bf": "0", "g": "16", "tune": "fastdecode", "preset": "veryfast"}),
+    "uneven": lambda path, film: encode(path, film, options={"bf": "0"}, moments=np.cumsum(1 + np.arange(len(film)) % 3)),
+}
+WALKED = {
+    "late": lambda path, film: encode(path, film, options={"bf": "0"}, offset=500),
+    "B pictures": lambda path, film: encode(path, film, options={"bf": "2"}),
+    "creeping refresh": lambda path, film: encode(path, film, options={"bf": "0", "x264-params": "intra-refresh=1"}),
+    "fragments": lambda path, film: remuxed(UNWALKED["plain"](path.with_name("whole.mp4"), film), path, movflags="frag_keyframe+empty_moov"),
+    "cut": lambda path, film: remuxed(UNWALKED["plain"](path.with_name("whole.mp4"), film), path, first=12, shift=17),
+    "another coder": lambda path, film: encode(path, film, codec="mpeg4", options={"g": "12"}),
+}
+
+
+@pytest.mark.parametrize("kind", [*UNWALKED, *WALKED])
+def test_what_the_table_says_is_what_a_walk_finds(kind, film, tmp_path, monkeypatch):
+    path = (UNWALKED | WALKED)[kind](tmp_path / "film.mp4", film)
+    answers, table = [], []
+    ask = video._table
+
+    def noted(*given):
+        found = ask(*given)
+        table.append(len(found) > 0)
+        return found
+
+    monkeypatch.setattr(video, "_table", noted)
+    for _ in range(2):
+        with VideoReader(path, "pyav") as reader:
+            index = reader._index
+            answers.append((index.info, index.timestamps.tolist(), index.number, index.keys.tolist(), index.key_dts.tolist(), index.doubts,
+                            reader.frames(range(len(reader))).numpy().tobytes()))
+        monkeypatch.setattr(video, "_table", lambda *given: ())
+    assert answers[0] == answers[1]
+    # a start that is not at 0 is an edit list, after which the table may say no more: both ways are right
+    assert kind == "late" or table == [kind in UNWALKED]
 
 
 def test_timestamps_of_variable_frame_rate_and_late_start(tmp_path, film):
