@@ -117,10 +117,13 @@ def _shard(
 def command_prepare(args: argparse.Namespace) -> None:
     "Make a copy of videos that is fast to read: small, short GOP, no sound, frame by frame the same, and checked."
     shard = _shard(args.shard)
-    from ivdr.prepare import Settings, prepare
+    from ivdr.prepare import Settings, pack_tars, prepare
     settings = Settings(args.short_side, args.gop, args.crf, args.preset)
     found = prepare(args.data, args.out, settings, shard, args.workers)
     _say(found.text)
+    if args.tar is not None and found.manifest is not None:
+        packed = pack_tars(args.out, Path(args.out) / "tars", args.tar)
+        _say(f"{len(packed):,} videos in tar files: {Path(args.out) / 'tars' / 'manifest.csv'}")
     if len(found.failed):
         raise ValueError(f"{len(found.failed)} videos could not be prepared; {found.listing} says why. The same command tries them again")
 
@@ -559,6 +562,7 @@ all three and the hours are reported; an interrupted comparison goes on with the
 PREPARE_HELP = """  ivdr prepare k400.csv --out k400-128 --workers 32      a manifest that ivdr scan wrote: its labels and splits are kept
   ivdr prepare k400.csv --out k400-128 --shard 3/8       one of eight machines; the last of them writes the manifest
   ivdr prepare k400.csv --out k400-128                   afterwards: does what is left, or only joins
+  ivdr prepare k400.csv --out k400-128 --tar 1000        then gathers the copies in tar files, for a network file system
 
 stopped or killed, it goes on with the same command; what is done is not done again, unless its source has changed; the
 frames stay those of the source, in number and order, at its mean rate; sizes are even and never larger than the source;
@@ -586,6 +590,7 @@ def _data_verbs(verbs: Any) -> None:
     p.add_argument("--gop", type=int, default=16, help="most frames from one keyframe to the next")
     p.add_argument("--crf", type=int, default=23, help="x264's constant quality, 0 (best) to 51 (worst)")
     p.add_argument("--preset", default="veryfast", help="x264's effort, ultrafast to veryslow")
+    p.add_argument("--tar", type=float, metavar="MB", help="when all is done, gather the copies in tar files of about so many megabytes, in OUT/tars")
     p = _verb(verbs, "scan", command_scan, "ivdr scan videos/ --out manifest.csv", more=SCAN_HELP)
     p.add_argument("what", nargs="+", metavar="[folder|ucf101|hmdb51|kinetics] DIR", help="kind of data set (folder if not given) and where its videos lie")
     p.add_argument("--splits", metavar="DIR", help="ucf101, hmdb51: folder of the official lists")

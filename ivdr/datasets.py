@@ -39,7 +39,7 @@ from torchvision.transforms.v2.functional import resize
 from tqdm.auto import tqdm
 
 from .sampling import Frames, ViewRule, epoch_order, sample_rng
-from .video import VIDEO_SUFFIXES, VideoError, VideoReader, whole_file
+from .video import VIDEO_SUFFIXES, VideoError, VideoReader, file_of, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -376,7 +376,8 @@ def open_manifest(
     is_manifest = data.is_file() or (data / "manifest.csv").is_file() and set(COLUMNS) <= set(_read_table(data / "manifest.csv").columns)
     if is_manifest:
         manifest = Manifest.load(data)
-        gone = [str(file) for file in manifest.files if not file.exists()]
+        there = {file: file.exists() for file in {file_of(file) for file in manifest.files}}
+        gone = [str(file) for file in manifest.files if not there[file_of(file)]]
         if gone:
             first = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
             raise FileNotFoundError(f"{len(gone)} of {len(manifest)} videos of {data} are missing: {first}")

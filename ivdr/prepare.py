@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['logger', 'PREPARER', 'MIN_PSNR', 'Settings', 'prepared_size', 'small_frames', 'psnr', 'prepare_file', 'Prepared',
-           'prepare']
+           'prepare', 'pack_tars']
 
 # %% ../nbs/20_prepare.ipynb #5e6e5103
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ import multiprocessing
 import os
 import posixpath
 import signal
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,9 +32,9 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from .datasets import COLUMNS, Manifest, list_videos, resize_frames, save_unreadable
+from .datasets import COLUMNS, Manifest, list_videos, open_manifest, resize_frames, save_unreadable
 from .synthetic import claim
-from .video import VideoError, VideoReader, encode, whole_file
+from .video import VideoError, VideoReader, encode, file_of, tar_address, whole_file
 
 try:
     import fcntl
@@ -558,3 +560,79 @@ def _told(
     hours = sum(line["frames"] / line["fps"] for line in done) / 3600
     before, after = (sum(line[key] for line in done) for key in ("raw_bytes", "bytes"))
     return Prepared(out, manifest, len(done), written, failed, listing, pending, hours, before, after)
+
+# %% ../nbs/20_prepare.ipynb #fb6ac50c
+def _member(
+    name: str,  # in the tar
+    size: int,  # bytes
+) -> tarfile.TarInfo:
+    "A header that is the same on every machine and every day."
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member
+
+
+def _described(
+    row: Mapping[str, Any],  # of a manifest
+) -> bytes:
+    "What a manifest says of a video, as JSON."
+    return json.dumps({key: value for key, value in row.items() if value == value}, sort_keys=True, default=str).encode()
+
+
+def _write_tar(
+    tar: Path,  # file to write
+    keys: Sequence[str],  # of the videos
+    files: Sequence[Path],  # the videos
+    rows: Sequence[Mapping[str, Any]],  # what the manifest says of them
+) -> None:
+    "Write one tar file, whole or not at all."
+    with whole_file(tar) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as out:
+        for key, file, row in zip(keys, files, rows, strict=True):
+            words = _described(row)
+            out.addfile(_member(f"{key}.json", len(words)), io.BytesIO(words))
+            with open(file, "rb") as video:
+                out.addfile(_member(f"{key}{file.suffix.lower()}", os.fstat(video.fileno()).st_size), video)
+
+# %% ../nbs/20_prepare.ipynb #a1c8d416
+def _addresses(
+    tar: Path,  # written by `_write_tar`
+    files: Sequence[Path],  # the videos that went in
+) -> list[str]:  # of the videos in it
+    "Read a tar file again and hold every video against the file it was made from."
+    with tarfile.open(tar) as there:
+        videos = [member for member in there if not member.name.endswith(".json")]
+        for member, file in zip(videos, files, strict=True):
+            data = there.extractfile(member)
+            if data is None or hashlib.file_digest(data, "sha256").hexdigest() != _digest(file):  # type: ignore[arg-type]
+                raise OSError(f"{tar}: {member.name} is not the video {file}; remove the tar file and run the same command again")
+    return [tar_address(tar.name, member) for member in videos]
+
+
+def pack_tars(
+    data: str | Path,  # a manifest, or a folder that has one: best what `prepare` wrote
+    out: str | Path,  # folder: new, empty, or left by a call with the same videos and size
+    megabytes: float = 1000,  # size of a tar file, about
+    progress: bool = True,  # show a bar on a terminal
+) -> Manifest:  # of the same videos in tar files, as written to `out`/manifest.csv
+    "Gather videos in tar files that WebDataset reads too; stopped or killed, the same call goes on."
+    if not megabytes > 0:
+        raise ValueError(f"megabytes is {megabytes:g}; a tar file has more than 0")
+    manifest, out = open_manifest(data), Path(out)
+    files, rows = manifest.files, cast(list[dict[str, Any]], manifest.table.to_dict("records"))
+    sizes = np.array([file_of(file).stat().st_size for file in files])
+    if inside := [file for file in files if file_of(file) != file]:
+        raise ValueError(f"{inside[0]} lies in a tar file already")
+    claim(out, {"packer": 1, "videos": manifest.hash, "bytes": int(sizes.sum()), "megabytes": megabytes}, "tars.json")
+    for leftover in out.glob(".*.part"):
+        leftover.unlink()
+    number, places = ((np.cumsum(sizes) - sizes) // (1e6 * megabytes)).astype(int), list[str]()
+    number = np.unique(number, return_inverse=True)[1]  # a video larger than a tar file would leave numbers out
+    for tar in tqdm(range(number.max() + 1), desc="tar", unit="file", disable=None if progress else True):
+        chosen, path = np.flatnonzero(number == tar).tolist(), out / f"videos-{tar:06d}.tar"
+        if not path.exists():
+            _write_tar(path, [f"{row:08d}" for row in chosen], [files[row] for row in chosen], [rows[row] for row in chosen])
+        places += _addresses(path, [files[row] for row in chosen])
+    packed = Manifest(manifest.table.assign(packed_path=manifest.table["path"], path=places), out, manifest.unreadable)
+    save_unreadable(manifest.unreadable[["path", "reason"]], out / "manifest.unreadable.csv", packed)
+    packed.save(out / "manifest.csv")
+    return packed

@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import tarfile
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -23,9 +24,9 @@ from processes import kill_when
 from ivdr import prepare as room
 from ivdr.cli import main
 from ivdr.datasets import Manifest, VideoClips, open_manifest, resize_frames, scan
-from ivdr.prepare import MIN_PSNR, Prepared, Settings, prepare, prepare_file, prepared_size, psnr
+from ivdr.prepare import MIN_PSNR, Prepared, Settings, pack_tars, prepare, prepare_file, prepared_size, psnr
 from ivdr.sampling import two_views
-from ivdr.video import VideoError, VideoReader, encode, probe, write_video
+from ivdr.video import VideoError, VideoReader, encode, file_of, probe, write_video
 
 multiprocessing.set_forkserver_preload(["torch", "torch.distributed", "pytest", "hypothesis", "ivdr.prepare"])
 FRESH = multiprocessing.get_context("forkserver")
@@ -389,6 +390,118 @@ def test_a_record_cut_off_by_a_power_failure(raw: Path, undisturbed: Path, tmp_p
     record.write_bytes(b"nonsense\n" + record.read_bytes())
     with pytest.raises(ValueError, match=r"jsonl:1 is not a line"):
         quietly(raw, out)
+
+
+# -- tar files
+
+MB = 0.05
+
+
+@pytest.fixture(scope="module")
+def tars(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tars") / "out"
+    pack_tars(undisturbed, out, MB, progress=False)
+    return out
+
+
+def test_videos_in_tar_files_are_the_same_videos(undisturbed: Path, tars: Path) -> None:
+    apart, packed = open_manifest(undisturbed), open_manifest(tars)
+    assert len({file_of(file) for file in packed.files}) >= 3 and all(file_of(file).is_file() for file in packed.files)
+    rest = [name for name in apart.table.columns if name != "path"]
+    assert packed.table[rest].equals(apart.table[rest]) and packed.table["packed_path"].tolist() == apart.table["path"].tolist()
+    assert packed.unreadable.equals(apart.unreadable)
+    for one, other in zip(apart.files, packed.files, strict=True):
+        for backend in ("pyav", "decord"):
+            assert np.array_equal(whole(one), whole(other, backend))
+    sides = [VideoClips(manifest, two_views, 4, 2, (64, 80), "pyav") for manifest in (apart, packed)]
+    assert all(torch.equal(sides[0][5, index]["clips"], sides[1][5, index]["clips"]) for index in range(len(apart)))
+
+
+def test_tar_files_are_laid_out_as_webdataset_reads_them(tars: Path) -> None:
+    rows = open_manifest(tars).table.set_index("packed_path")
+    seen = 0
+    for path in sorted(tars.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+            for words, video in zip(members[::2], members[1::2], strict=True):
+                assert words.name.split(".") == [video.name.split(".")[0], "json"] and video.name.endswith(".mp4") and "/" not in video.name
+                said = json.load(tar.extractfile(words))  # type: ignore[arg-type]
+                assert rows.loc[said["path"], "label"] == said["label"] and rows.loc[said["path"], "bytes"] == video.size
+                assert (words.mtime, words.uid, words.uname) == (0, 0, "")
+                seen += 1
+    assert seen == len(rows)
+
+
+def _pack(data: Path, out: Path) -> None:
+    pack_tars(data, out, MB, progress=False)
+
+
+def test_packing_killed_goes_on_and_ends_in_the_same_bytes(undisturbed: Path, tars: Path, tmp_path: Path) -> None:
+    out, chance, killed = tmp_path / "out", random.Random(3), 0
+    for turn in range(4):
+        process = FRESH.Process(target=_pack, args=(undisturbed, out))
+        process.start()
+        until = time.monotonic() + 90
+        while process.is_alive() and len([*out.glob("*.tar")]) < turn:
+            assert time.monotonic() < until, "the moment never came"
+        time.sleep(chance.uniform(0, 0.004))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+    assert killed >= 2, "it ended before it was killed"
+    _pack(undisturbed, out)
+    assert contents(out) == contents(tars)
+
+
+def test_a_tar_file_that_is_not_the_one_of_the_manifest(undisturbed: Path, tars: Path, tmp_path: Path) -> None:
+    shutil.copytree(tars, tmp_path / "out")
+    files = open_manifest(tmp_path / "out").files
+    first, other = tmp_path / "out" / "videos-000000.tar", tmp_path / "out" / "videos-000001.tar"
+    shutil.copy(other, first)
+    with pytest.raises(VideoError, match=r"videos-000000.*manifest belongs to another"):
+        VideoReader(files[0])
+    first.write_bytes((tars / first.name).read_bytes()[: 512 * 5])
+    with pytest.raises(VideoError, match="truncated: the tar ends at byte 2560"):
+        VideoReader(files[0])
+    other.unlink()
+    with pytest.raises(FileNotFoundError, match=r"of 14 videos .* missing: .*videos-000001\.tar@"):
+        open_manifest(tmp_path / "out")
+    with pytest.raises(OSError, match="is not the video"):
+        (tmp_path / "again").mkdir()
+        shutil.copy(tars / "tars.json", tmp_path / "again")
+        data = bytearray((tars / first.name).read_bytes())
+        data[file_start(files[0]) + 700] ^= 1
+        (tmp_path / "again" / first.name).write_bytes(data)
+        _pack(undisturbed, tmp_path / "again")
+
+
+def file_start(address: Path) -> int:
+    return int(str(address).rsplit("@", 1)[1].split("+")[0])
+
+
+def test_a_folder_may_be_called_like_a_tar_file(raw: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "x.tar@1+2"
+    folder.mkdir()
+    shutil.copy(next(raw.rglob("film00.mp4")), folder / "a.mp4")
+    assert probe(folder / "a.mp4").frames == 20
+
+
+def test_packing_refuses(undisturbed: Path, tars: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="more than 0"):
+        pack_tars(undisturbed, tmp_path / "out", 0)
+    with pytest.raises(ValueError, match="lies in a tar file already"):
+        pack_tars(tars, tmp_path / "out")
+    with pytest.raises(ValueError, match="made with other options"):
+        pack_tars(undisturbed, tars, 2 * MB)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tar_files_by_command_and_trained_on(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["prepare", str(raw), "--out", str(out), "--workers", "0", "--tar", str(MB)]) == 2  # three films are none
+    assert f"14 videos in tar files: {out / 'tars' / 'manifest.csv'}" in capsys.readouterr().out
+    words = ["--backbone", "small", "--epochs", "1", "--batch-size", "2", "--workers", "0", "--clips.length", "4", "--clips.stride", "1", "--clips.size", "32"]
+    assert main(["pretrain", "--data", str(out / "tars" / "manifest.csv"), "--method", "simclr", "--out", str(tmp_path / "run"), *words]) == 0
 
 
 # -- the command
