@@ -607,7 +607,7 @@ def _addresses(
                 raise OSError(f"{tar}: {member.name} is not the video {file}; remove the tar file and run the same command again")
     return [tar_address(tar.name, member) for member in videos]
 
-
+# %% ../nbs/20_prepare.ipynb #7e21ea6e
 def pack_tars(
     data: str | Path,  # a manifest, or a folder that has one: best what `prepare` wrote
     out: str | Path,  # folder: new, empty, or left by a call with the same videos and size

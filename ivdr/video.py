@@ -185,7 +185,7 @@ def _in_tar(
         raise VideoError(name, f"truncated: the tar ends at byte {there}, before the end of this video")
     return _Source(name, f"subfile,,start,{start},end,{start + size},,:{tar}", size)
 
-
+# %% ../nbs/00_video.ipynb #06b1b8cd
 def _find(
     path: str | Path,  # what the caller asked for: a path, or an address in a tar file
 ) -> _Source:
