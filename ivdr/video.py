@@ -219,9 +219,12 @@ _NOT_VIDEO = {"tty", "hls", "concat", "sdp", "image2"}
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover inside a music file
 
 
+_Opened = tuple[av.container.InputContainer, av.VideoStream]
+
+
 def _open(
     source: _Source,  # a regular file
-) -> tuple[av.container.InputContainer, av.VideoStream]:
+) -> _Opened:
     "A file's container and its main video stream, through PyAV."
     name, protocols = source.name, "file" if source.url == source.name else "file,subfile"
     try:
@@ -567,18 +570,14 @@ class _Decoder(Protocol):
         "Give files and memory back."
 
 # %% ../nbs/00_video.ipynb #c0ad5ec2
-_Opened = tuple[av.container.InputContainer, av.VideoStream]
-
-
 class _PyAVDecoder:
     "Decode with PyAV, whose wheel carries an FFmpeg."
 
     def __init__(self, index: _Index, opened: _Opened | None = None) -> None:
-        self._index, self._convert = index, VideoReformatter()
-        self._container, self._stream = opened or _open(index.source)
         # the position is that of the frame that comes next; past the end: the first read finds its place
+        self._index, self._convert, self._position = index, VideoReformatter(), index.info.frames
+        self._container, self._stream = opened or _open(index.source)
         self._frames: Iterator[av.VideoFrame] = iter(())
-        self._position = index.info.frames
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
         return np.stack([self._one(int(frame)) for frame in wanted])
