@@ -574,10 +574,10 @@ class _PyAVDecoder:
     "Decode with PyAV, whose wheel carries an FFmpeg."
 
     def __init__(self, index: _Index, opened: _Opened | None = None) -> None:
-        # the position is that of the frame that comes next; past the end: the first read finds its place
-        self._index, self._convert, self._position = index, VideoReformatter(), index.info.frames
+        self._index, self._convert = index, VideoReformatter()
         self._container, self._stream = opened or _open(index.source)
-        self._frames: Iterator[av.VideoFrame] = iter(())
+        # the position is that of the frame that comes next; past the end: the first read finds its place
+        self._frames, self._position = self._container.decode(self._stream), index.info.frames
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
         return np.stack([self._one(int(frame)) for frame in wanted])
