@@ -576,8 +576,7 @@ class _PyAVDecoder:
     def __init__(self, index: _Index, opened: _Opened | None = None) -> None:
         self._index, self._convert = index, VideoReformatter()
         self._container, self._stream = opened or _open(index.source)
-        # the position is that of the frame that comes next; past the end: the first read finds its place
-        self._frames, self._position = self._container.decode(self._stream), index.info.frames
+        self._frames, self._position = self._container.decode(self._stream), index.info.frames  # past the end: the first read finds its place
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
         return np.stack([self._one(int(frame)) for frame in wanted])
