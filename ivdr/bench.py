@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def time_pair(
 def time_forms(
     forms: Mapping[str, Callable[[], object]],  # of one computation, by name
     rounds: int = 9,  # turns of each
-) -> dict[str, float]:  # median milliseconds of each
+    middle: Callable[[list[float]], float] = statistics.median,  # of the turns; the mean where every turn is other work
+) -> dict[str, float]:  # milliseconds of each
     "Time several forms of one computation, turn by turn."
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; it must be at least 1")
@@ -79,7 +81,7 @@ def time_forms(
             form()
             if turn:  # the first turn warms up
                 taken[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return {name: middle(times) for name, times in taken.items()}
 
 # %% ../nbs/19_bench.ipynb #e8c67a5c
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def bench_decode(
     config: TrainConfig,  # whose clips are read
     videos: int = 8,  # of them, evenly chosen
     against: Path | str | None = None,  # other videos, as the same data before it was prepared
-    rounds: int = 3,  # turns of every decoder on every file, at other places of the video each time
+    rounds: int = 12,  # turns of every decoder on every file, at other places of the video each time, the same for all decoders
 ) -> Bench:
     "Milliseconds a clip, of every file with every decoder; decoding alone, at the size of the file."
     backends = [name for name in ("decord", "pyav", "torchcodec") if name in available_backends()]
@@ -240,11 +242,10 @@ def bench_decode(
     for folder in [data] if against is None else [data, against]:
         manifest = open_manifest(folder)
         for index in _spread(manifest, videos):
-            turn = iter(range(10**9))  # every turn of every decoder is another place in the video
-            read = _BareReader(manifest, config)
-            forms: dict[str, Callable[[], object]] = {name: lambda name=name: read([(next(turn), index)], name) for name in backends}  # type: ignore[misc]
-            clips = read([(0, index)], first)
-            ms |= {(str(folder), str(manifest.table["path"].iloc[index]), name): taken / clips for name, taken in time_forms(forms, rounds).items()}
+            read, turns = _BareReader(manifest, config), {name: count() for name in backends}
+            forms: dict[str, Callable[[], object]] = {name: lambda name=name: read([(next(turns[name]), index)], name) for name in backends}  # type: ignore[misc]
+            clips, taken = read([(0, index)], first), time_forms(forms, rounds, statistics.mean)
+            ms |= {(str(folder), str(manifest.table["path"].iloc[index]), name): taken[name] / clips for name in backends}
     mean = {(folder, name): statistics.mean([value for key, value in ms.items() if key[0] == folder and key[2] == name])
             for folder, name in {(key[0], key[2]) for key in ms}}  # fmt: skip
     timings = [Timing(f"{first} and pyav", mean[str(data), first], mean[str(data), "pyav"])]

@@ -376,11 +376,11 @@ def command_bench(args: argparse.Namespace) -> None:
     elif args.what == "retrieval":
         table = bench.bench_retrieval(args.queries, args.gallery)
     elif args.what == "decode":
-        table = bench.bench_decode(args.data, config, args.videos or 8, args.against, args.rounds)
+        table = bench.bench_decode(args.data, config, args.videos or 8, args.against, args.rounds or 12)
     elif args.what == "loader":
-        table = bench.bench_loader(args.data, config, args.workers, args.videos or 400, args.rounds)
+        table = bench.bench_loader(args.data, config, args.workers, args.videos or 400, args.rounds or 3)
     else:
-        table = bench.bench_step(config, args.rounds, args.compile)
+        table = bench.bench_step(config, args.rounds or 3, args.compile)
     _say(table.text)
     if args.json:
         _say(table.json)
@@ -588,7 +588,7 @@ def _data_verbs(verbs: Any) -> None:
     p.add_argument("--workers", type=int, default=None, help="processes; all cores if not given, 0: this process alone")
     p.add_argument("--short-side", type=int, dest="short_side", default=128, help="pixels of the shorter side, even; smaller videos keep their size")
     p.add_argument("--gop", type=int, default=16, help="most frames from one keyframe to the next")
-    p.add_argument("--crf", type=int, default=23, help="x264's constant quality, 0 (best) to 51 (worst)")
+    p.add_argument("--crf", type=int, default=25, help="x264's constant quality, 0 (best) to 51 (worst)")
     p.add_argument("--preset", default="veryfast", help="x264's effort, ultrafast to veryslow")
     p.add_argument("--tar", type=float, metavar="MB", help="when all is done, gather the copies in tar files of about so many megabytes, in OUT/tars")
     p = _verb(verbs, "scan", command_scan, "ivdr scan videos/ --out manifest.csv", more=SCAN_HELP)
@@ -733,7 +733,7 @@ def _speed_verbs(verbs: Any) -> None:
     p.add_argument("--against", help="decode: the same videos before they were prepared")
     p.add_argument("--videos", type=int, help="decode: files to try, 8 if not given; loader: videos read a turn, 400 if not given")
     p.add_argument("--workers", type=int, default=2, help="loader: processes that decode")
-    p.add_argument("--rounds", type=int, default=3, help="decode, loader, step: turns of each form")
+    p.add_argument("--rounds", type=int, default=None, help="decode, loader, step: turns of each form; 12, 3 and 3 if not given")
     p.add_argument("--recipe", default="iivdr", help="decode, loader, step: a recipe's name or file")
     p.add_argument("--method", help="decode, loader, step: another method than the recipe's")
     p.add_argument("--backbone", help="step: another backbone than the recipe's")

@@ -39,7 +39,7 @@ from torchvision.transforms.v2.functional import resize
 from tqdm.auto import tqdm
 
 from .sampling import Frames, ViewRule, epoch_order, sample_rng
-from .video import VIDEO_SUFFIXES, VideoError, VideoReader, file_of, whole_file
+from .video import VIDEO_SUFFIXES, VideoError, VideoReader, file_of, frames_at, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -972,7 +972,7 @@ def read_clips(
         frames = views(n_frames, clip_len, stride, rng)
         wanted, place = np.unique(frames, return_inverse=True)
         pixels = resize_frames(reader.frames(wanted), size)
-    return pixels[torch.from_numpy(place.reshape(frames.shape))], frames, n_frames
+    return frames_at(pixels, place.reshape(frames.shape)), frames, n_frames
 
 # %% ../nbs/03_datasets.ipynb #60b2577e
 def _check_bad(
@@ -1054,7 +1054,7 @@ class _ClipSource:
                 self._cached[index] = resize_frames(reader.frames(np.arange(len(reader))), self.size)
         video = self._cached[index]
         frames = self.views(len(video), self.clip_len, self.stride, rng)
-        return video[torch.from_numpy(frames)], frames, len(video)
+        return frames_at(video, frames), frames, len(video)
 
 # %% ../nbs/03_datasets.ipynb #19431c61
 class VideoClips(_ClipSource, Dataset[dict[str, Any]]):
