@@ -8,7 +8,7 @@ __all__ = ['CONFIG_HELP', 'SCAN_HELP', 'EVALUATE_HELP', 'COMPARE_HELP', 'PREPARE
            'command_export', 'command_features', 'command_retrieve', 'command_compare', 'command_report',
            'command_course_build', 'command_course_check', 'command_course_grade', 'command_course_status',
            'command_demo', 'command_bench', 'command_plan', 'check_versions', 'check_decoder', 'check_bf16',
-           'check_gpu', 'check_disk', 'command_doctor', 'make_parser', 'main']
+           'check_gpu', 'check_disk', 'command_doctor', 'make_parser', 'Terminated', 'hear_sigterm', 'main']
 
 # %% ../nbs/22_cli.ipynb #1d11c50a
 import argparse
@@ -20,8 +20,11 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # %% ../nbs/22_cli.ipynb #08f884d2
@@ -769,9 +772,31 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 # %% ../nbs/22_cli.ipynb #6d97d748
+class Terminated(KeyboardInterrupt):
+    "SIGTERM has arrived."
+    signum = signal.SIGTERM
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated("stopped by SIGTERM; what was finished is kept, and the same command goes on")
+
+
+@contextmanager
+def hear_sigterm() -> Iterator[None]:
+    "While it is open, SIGTERM raises `Terminated`; only the main thread hears signals."
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+# %% ../nbs/22_cli.ipynb #badeb8b0
 def main(
     argv: Sequence[str] | None = None,  # words after `ivdr`; those of the process if not given
-) -> int:  # exit code: 0 done, or saved after SIGTERM; 2 a mistake that can be mended, 1 a fault of ours, 130 after Ctrl-C
+) -> int:  # exit code: 0 done, or training stopped by SIGTERM and nothing lost; 2 a mistake that can be mended, 1 a fault of ours, 130 after Ctrl-C, 143 after SIGTERM
     "Run one verb of the `ivdr` command."
     words = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
@@ -781,13 +806,14 @@ def main(
     args.words, args.argv = unknown, words
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        args.run_verb(args)
+        with hear_sigterm():
+            args.run_verb(args)
         return 0
     except KeyboardInterrupt as interrupt:
         print(f"ivdr: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         number = int(getattr(interrupt, "signum", signal.SIGINT))
-        # a scheduler's notice, and the run is saved: nothing failed
-        return 0 if number == signal.SIGTERM else 128 + number
+        # a scheduler's notice, and training has been saved (it says at which step) or has not begun: nothing failed
+        return 0 if number == signal.SIGTERM and (hasattr(interrupt, "step") or args.run_verb is command_pretrain) else 128 + number
     except Exception as error:
         if args.debug:
             raise

@@ -1,8 +1,12 @@
 """The `ivdr` command as a person types it: help, one clear line for every mistake, and the whole way from videos to a report."""
 
+import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +101,27 @@ def test_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_traceback_only_with_debug() -> None:
     assert "Traceback" not in ivdr("report", "nowhere").stderr
     assert "Traceback" in ivdr("report", "nowhere", "--debug").stderr and "Traceback" in ivdr("--debug", "report", "nowhere").stderr
+
+
+@pytest.mark.parametrize(("room", "name", "words", "code"), [
+    ("ivdr.training", "pretrain", ["pretrain", "--data", "data_samples", "--method", "simclr", "--out", "run"], 0),
+    ("ivdr.datasets", "scan", ["scan", "data_samples", "--out", "list.csv"], 128 + signal.SIGTERM),
+])
+def test_sigterm_at_any_moment_is_a_word_and_cleans_up(room: str, name: str, words: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    heard, cleaned = signal.getsignal(signal.SIGTERM), []
+
+    def busy(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr(importlib.import_module(room), name, busy)
+    assert main([str(tmp_path / word) if word in ("run", "list.csv") else word for word in words]) == code
+    assert "stopped by SIGTERM" in capsys.readouterr().err and cleaned
+    assert signal.getsignal(signal.SIGTERM) == heard
 
 
 def test_doctor_finds_this_machine_well(capsys: pytest.CaptureFixture[str]) -> None:

@@ -340,7 +340,8 @@ def codes(job: list[Any]) -> list[int | None]:
 
 def stop_job(job: list[Any], how: str, run: Path, step: int) -> None:
     "Stop a job after a step, and see what becomes of it."
-    until = time.monotonic() + 120
+    # SIGTERM at least one step on from where it starts: before that, it may come before Python can hear it
+    until, step = time.monotonic() + 120, max(step, logged_steps(run) + 1) if how == "terminate" else step
     while all(process.is_alive() for process in job) and logged_steps(run) < step:
         assert time.monotonic() < until, "the job does not get on"
         time.sleep(0.001)
