@@ -43,7 +43,7 @@ demo: $(VENV)/.core ## Pretrain IIVDR and SimCLR on data_samples/, measure them,
 test: $(VENV)/.dev ## Run every notebook and every test, in a real browser too (installs one where it can)
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null 2>&1
 	$(BIN)/python tests/system_browser.py
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # for this machine only; the first walkthrough open, all of them listed beside it
 LAB := --ip=127.0.0.1 --ServerApp.root_dir=nbs --LabApp.default_url=/lab/tree/walkthroughs/$(notdir $(firstword $(sort $(wildcard nbs/walkthroughs/*.ipynb)))) \
