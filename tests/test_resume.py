@@ -3,8 +3,8 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import resource
+import shutil
 import signal
 import socket
 import sys
