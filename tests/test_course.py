@@ -149,7 +149,7 @@ def test_mutants_lose_the_points_of_their_exercise_and_only_those(desk: Course, 
         print("", *table, sep="\n")
 
 
-def test_grading_the_shipped_assignments_by_command(desk: Course, students: Path, boxes: Sandboxes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_grading_the_shipped_assignments_by_command(desk: Course, students: Path, boxes: Sandboxes, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     "The whole way, on the first assignment: `ivdr course grade`, nbgrader's gradebook, tables, pages."
     name = ASSIGNMENTS[0]
     source, blank = desk.source(name), desk.released(name)
@@ -162,6 +162,7 @@ def test_grading_the_shipped_assignments_by_command(desk: Course, students: Path
     assert cli.main(["course", "grade", str(tmp_path), "--course", str(desk.folder), "--desk", str(desk.desk), "--cell-seconds", "60", "--seconds", "600"]) == 0
     said = capsys.readouterr().out
     assert "namespaces" in said and "s a submission" in said and all(exercise in said for exercise in mutants)
+    assert not caplog.records, "nbgrader's log is no business of an instructor's"
     rows = list(csv.DictReader((desk.desk / "grades.csv").open()))
     auto = {student: {(row["exercise"], row["part"]): float(row["points"]) for row in rows if row["student"] == student and row["part"] != "manual"}
             for student in ("knows", "blank", "copies", "one-mistake")}
