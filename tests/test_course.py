@@ -97,6 +97,7 @@ def test_form_of_an_assignment(desk: Course, name: str) -> None:
     for check_name, text in checks(source).items():
         asserts = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Assert)]
         assert asserts and all(node.msg is not None for node in asserts), f"{check_name}: every check says what is wrong"
+        assert not check_name.endswith("-hidden") or room._split_source(text)[0].startswith("# "), f"{check_name}: students find an empty cell and are not told what it is for"
     points = f"{sum(tag(cell).get('points', 0) for cell in source.cells):g}"
     assert re.search(rf"\b{points}\b", head), f"the head says that there are {points} points"
 
@@ -198,11 +199,13 @@ def test_nothing_of_solutions_or_hidden_checks_is_handed_out(desk: Course, stude
             assert not [line for line in closed.splitlines() if len(line.strip()) > 24 and line.strip() in text and line.strip() not in opened]
 
 
-def test_a_leak_is_found_and_nothing_is_handed_out(tmp_path: Path) -> None:
+def test_a_leak_is_found_and_nothing_is_handed_out(small: Course, tmp_path: Path) -> None:
     source = tmp_path / "course/source/01_tiny"
     source.mkdir(parents=True)
     nbformat.write(tiny(), source / "01_tiny.ipynb")
     (source / "hints.txt").write_text("perhaps twofold = x + x?")
+    (tmp_path / "desk").mkdir()
+    shutil.copy(small.desk / "gradebook.db", tmp_path / "desk")  # making one takes seconds
     with pytest.raises(ValueError, match="twofold"):
         build(tmp_path / "out", open_course(tmp_path / "course", tmp_path / "desk"))
     assert not (tmp_path / "out").exists()
@@ -224,6 +227,19 @@ def test_versions_are_pinned(students: Path) -> None:
     lines = (students / "requirements.txt").read_text().splitlines()
     assert any(line.startswith("ivdr[lab]==") for line in lines) and any(line.startswith("torch==") for line in lines)
     assert all("==" in line for line in lines)
+
+
+def test_students_get_the_package_or_are_told_where_it_comes_from(small: Course, tmp_path: Path) -> None:
+    (wheel := tmp_path / "ivdr-9.9-py3-none-any.whl").write_bytes(b"a package")
+    build(tmp_path / "with", small, wheel=wheel)
+    assert (tmp_path / "with" / wheel.name).read_bytes() == b"a package"
+    lines = (tmp_path / "with/requirements.txt").read_text().splitlines()
+    assert f"./{wheel.name}[lab]" in lines and not [line for line in lines if line.startswith("ivdr")]
+    build(tmp_path / "without", small)
+    asks = [".whl" in (tmp_path / tree / "README.md").read_text() for tree in ("with", "without")]
+    assert asks == [False, True]
+    with pytest.raises(ValueError, match="must be a wheel of this package"):
+        build(tmp_path / "other", small, wheel=tmp_path / "numpy-2.0.whl")
 
 
 # ---------------------------------------------------------------- hostile submissions, on an assignment small enough to run often
@@ -502,11 +518,12 @@ def test_grading_needs_walls_or_a_word(small: Course, tmp_path: Path) -> None:
     nbformat.write(solved(), tmp_path / "ada/01_tiny.ipynb")
     command = f"{sys.executable} -m ivdr.cli course grade {tmp_path} --course {small.folder} --desk {small.desk}"
     run = [["unshare", "--user", "--map-root-user", "sh", "-c", f"echo 0 > /proc/sys/user/max_user_namespaces && {command} {more}"] for more in ("", "--no-isolation")]
-    refused, warned = (subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}) for words in run)
-    if "Operation not permitted" in refused.stderr and "sh:" in refused.stderr:
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}) for words in run]
+    (_, refused), (said, warned) = (process.communicate() for process in both)
+    if "Operation not permitted" in refused and "sh:" in refused:
         pytest.skip("this machine makes no user namespaces")
-    assert refused.returncode == 2 and "--no-isolation" in refused.stderr and "with your rights" in refused.stderr, refused.stderr
-    assert warned.returncode == 0 and "NONE" in warned.stdout, warned.stderr
+    assert both[0].returncode == 2 and "--no-isolation" in refused and "with your rights" in refused, refused
+    assert both[1].returncode == 0 and "NONE" in said, warned
 
 
 def test_secrets_that_a_sandbox_would_show_are_refused() -> None:
