@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRINTED', 'CHECK', 'GUARDED', 'MS_RDONLY', 'MS_NOSUID', 'MS_NODEV', 'MS_BIND', 'MS_REC', 'MS_PRIVATE',
-           'NEW_NAMESPACES', 'PIVOT_ROOT', 'MOUNT_SETATTR', 'SYSTEM', 'PRELOADED', 'BREAKS', 'SHOWN_TYPES', 'STUB',
-           'CONFIG', 'STUDENT_PAGE', 'MOST_BYTES', 'PAGE', 'IsolationError', 'Limits', 'Broken', 'Box', 'Sandboxes',
-           'Executed', 'execute', 'repaired', 'Course', 'open_course', 'secrets_of', 'leaks', 'pinned', 'build',
-           'Score', 'check', 'score_table', 'Submission', 'find_submissions', 'Ready', 'sandboxed', 'points_of',
-           'Graded', 'grade', 'write_tables', 'grade_rows', 'status']
+           'NEW_NAMESPACES', 'PIVOT_ROOT', 'MOUNT_SETATTR', 'SYSTEM', 'PRELOADED', 'NO_WALLS', 'BREAKS', 'SHOWN_TYPES',
+           'STUB', 'CONFIG', 'STUDENT_PAGE', 'MOST_BYTES', 'PAGE', 'IsolationError', 'Limits', 'Broken', 'Box',
+           'Sandboxes', 'Executed', 'execute', 'repaired', 'Course', 'open_course', 'secrets_of', 'leaks', 'pinned',
+           'build', 'Score', 'check', 'score_table', 'Submission', 'find_submissions', 'Ready', 'sandboxed',
+           'points_of', 'Graded', 'grade', 'write_tables', 'grade_rows', 'status']
 
 # %% ../nbs/21_course.ipynb #4acd2a80
 import contextlib
@@ -467,6 +467,16 @@ def _after(seconds: float, act: Callable[[], None]) -> Iterator[None]:
         timer.cancel()
 
 # %% ../nbs/21_course.ipynb #0663b475
+NO_WALLS = "a sandbox cannot be made on this machine: {}. Submissions would run with your rights; --no-isolation grades without"
+
+
+def _refuse_without_namespaces() -> None:
+    "An error at once where namespaces are forbidden, before seconds are spent on importing."
+    tried = subprocess.run([sys.executable, "-c", "from ivdr.course import _new_namespaces; _new_namespaces()"], capture_output=True, text=True)
+    if tried.returncode:
+        raise IsolationError(NO_WALLS.format((tried.stderr.strip().splitlines() or ["its process ended"])[-1]))
+
+# %% ../nbs/21_course.ipynb #77fdf6ae
 class _Preloader:
     "The process that is copied, seen from outside."
 
@@ -478,6 +488,8 @@ class _Preloader:
             raise IsolationError("grading needs Linux: this system cannot copy a process")
         if limits.isolate and (sys.platform != "linux" or platform.machine() not in PIVOT_ROOT):
             raise IsolationError(f"there is no isolation on {platform.system()} {platform.machine()}, and submissions would run with your rights; --no-isolation grades without")
+        if limits.isolate:
+            _refuse_without_namespaces()
         self.limits, self.lock = limits, threading.Lock()
         self.folder = tempfile.mkdtemp(prefix="ivdr-course-")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -536,7 +548,7 @@ class Sandboxes(_Preloader):
                 found["failed"] = "its process ended"
             if "failed" in found:
                 box.close()
-                raise IsolationError(f"a sandbox cannot be made on this machine: {found['failed']}. Submissions would run with your rights; --no-isolation grades without")
+                raise IsolationError(NO_WALLS.format(found["failed"]))
         box.process = found["process"]
         return box
 
@@ -834,7 +846,7 @@ def _quiet() -> Iterator[None]:
     finally:
         log.propagate = before
 
-
+# %% ../nbs/21_course.ipynb #26fd0744
 def _nbgrader(
     course: Course,
     step: str,  # "GenerateAssignment" or "Autograde"
