@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRINTED', 'CHECK', 'GUARDED', 'MS_RDONLY', 'MS_NOSUID', 'MS_NODEV', 'MS_BIND', 'MS_REC', 'MS_PRIVATE',
-           'NEW_NAMESPACES', 'PIVOT_ROOT', 'MOUNT_SETATTR', 'SYSTEM', 'PRELOADED', 'BREAKS', 'SHOWN_TYPES', 'CONFIG',
-           'STUDENT_PAGE', 'MOST_BYTES', 'PAGE', 'IsolationError', 'Limits', 'Broken', 'Box', 'Sandboxes', 'Executed',
-           'execute', 'repaired', 'Course', 'open_course', 'secrets_of', 'leaks', 'pinned', 'build', 'Score', 'check',
-           'score_table', 'Submission', 'find_submissions', 'Ready', 'sandboxed', 'points_of', 'Graded', 'grade',
-           'write_tables', 'grade_rows', 'status']
+           'NEW_NAMESPACES', 'PIVOT_ROOT', 'MOUNT_SETATTR', 'SYSTEM', 'PRELOADED', 'NO_WALLS', 'BREAKS', 'SHOWN_TYPES',
+           'STUB', 'CONFIG', 'STUDENT_PAGE', 'MOST_BYTES', 'PAGE', 'IsolationError', 'Limits', 'Broken', 'Box',
+           'Sandboxes', 'Executed', 'execute', 'repaired', 'Course', 'open_course', 'secrets_of', 'leaks', 'pinned',
+           'build', 'Score', 'check', 'score_table', 'Submission', 'find_submissions', 'Ready', 'sandboxed',
+           'points_of', 'Graded', 'grade', 'write_tables', 'grade_rows', 'status']
 
 # %% ../nbs/21_course.ipynb #4acd2a80
 import contextlib
@@ -20,6 +20,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import logging
 import os
 import platform
 import re
@@ -466,6 +467,16 @@ def _after(seconds: float, act: Callable[[], None]) -> Iterator[None]:
         timer.cancel()
 
 # %% ../nbs/21_course.ipynb #0663b475
+NO_WALLS = "a sandbox cannot be made on this machine: {}. Submissions would run with your rights; --no-isolation grades without"
+
+
+def _refuse_without_namespaces() -> None:
+    "An error at once where namespaces are forbidden, before seconds are spent on importing."
+    tried = subprocess.run([sys.executable, "-c", "from ivdr.course import _new_namespaces; _new_namespaces()"], capture_output=True, text=True)
+    if tried.returncode:
+        raise IsolationError(NO_WALLS.format((tried.stderr.strip().splitlines() or ["its process ended"])[-1]))
+
+# %% ../nbs/21_course.ipynb #77fdf6ae
 class _Preloader:
     "The process that is copied, seen from outside."
 
@@ -477,6 +488,8 @@ class _Preloader:
             raise IsolationError("grading needs Linux: this system cannot copy a process")
         if limits.isolate and (sys.platform != "linux" or platform.machine() not in PIVOT_ROOT):
             raise IsolationError(f"there is no isolation on {platform.system()} {platform.machine()}, and submissions would run with your rights; --no-isolation grades without")
+        if limits.isolate:
+            _refuse_without_namespaces()
         self.limits, self.lock = limits, threading.Lock()
         self.folder = tempfile.mkdtemp(prefix="ivdr-course-")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -535,7 +548,7 @@ class Sandboxes(_Preloader):
                 found["failed"] = "its process ended"
             if "failed" in found:
                 box.close()
-                raise IsolationError(f"a sandbox cannot be made on this machine: {found['failed']}. Submissions would run with your rights; --no-isolation grades without")
+                raise IsolationError(NO_WALLS.format(found["failed"]))
         box.process = found["process"]
         return box
 
@@ -796,10 +809,12 @@ def _need_nbgrader() -> None:
         raise ValueError("building and grading need nbgrader, which is not installed: pip install 'ivdr[course]'") from None
 
 
+STUB = {"python": 'raise NotImplementedError("not answered yet")  # YOUR CODE HERE'}  # what stands in the place of a solution
 CONFIG = """# Written by `ivdr course build`. nbgrader, and its pages in JupyterLab, read it from here.
 c = get_config()
 c.CourseDirectory.root = {desk!r}
 c.Exchange.root = {exchange!r}
+c.ClearSolutions.code_stub = {stub!r}
 # nbgrader's own list, with the sandbox in the place of its executor
 c.Autograde.autograde_preprocessors = [
     "ivdr.course.sandboxed", "nbgrader.preprocessors.IgnorePattern", "nbconvert.preprocessors.ClearMetadataPreprocessor",
@@ -817,9 +832,21 @@ def _set_desk(course: Course) -> None:
     elif source.resolve() != (course.folder / "source").resolve():
         raise ValueError(f"{course.desk} is the desk of another course: its source/ is {source.resolve()}")
     if not config.exists():
-        config.write_text(CONFIG.format(desk=str(course.desk), exchange=str(course.desk / "exchange")))
+        config.write_text(CONFIG.format(desk=str(course.desk), exchange=str(course.desk / "exchange"), stub=STUB))
 
 # %% ../nbs/21_course.ipynb #7caec772
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    "Keep from the terminal what nbgrader logs, for one a warning for every hidden check that it puts in."
+    log = logging.getLogger("traitlets")
+    before, log.propagate = log.propagate, False
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        log.propagate = before
+
+# %% ../nbs/21_course.ipynb #26fd0744
 def _nbgrader(
     course: Course,
     step: str,  # "GenerateAssignment" or "Autograde"
@@ -832,7 +859,7 @@ def _nbgrader(
     from nbgrader.coursedir import CourseDirectory
     from nbgrader.utils import capture_log
     from traitlets.config import Config
-    config = Config({"CourseDirectory": {"root": str(course.desk)}})
+    config = Config({"CourseDirectory": {"root": str(course.desk)}, "ClearSolutions": {"code_stub": STUB}})
     directory = CourseDirectory(config=config)
     directory.assignment_id = assignment
     if student is not None:
@@ -844,7 +871,7 @@ def _nbgrader(
     paths = os.environ.get("PATH", os.defpath).split(os.pathsep)
     if (here := str(Path(sys.executable).parent)) not in paths:
         os.environ["PATH"] = os.pathsep.join([*paths, here])
-    with contextlib.redirect_stderr(io.StringIO()):
+    with _quiet():
         done = capture_log(app)
     if not done["success"]:
         raise ValueError(f"nbgrader could not do {step} of {assignment}{f' for {student}' if student else ''}: {done.get('error', '')}{done.get('log', '')}".strip())
@@ -913,15 +940,16 @@ def pinned() -> list[str]:  # lines of a requirements file
 
 STUDENT_PAGE = """# Self-supervised learning of video: assignments
 
-Once, with Python 3.11 or newer:
+Once, in a terminal in this folder, with Python 3.11 or newer:
 
-    python -m venv .venv
-    .venv/bin/pip install -r requirements.txt        (Windows: .venv\\Scripts\\pip)
+{before}    python -m venv .venv
+    source .venv/bin/activate                 (Windows: .venv\\Scripts\\activate)
+    pip install --find-links . -r requirements.txt
 
-Then, without a network:
+Then, without a network (in a new terminal, activate first):
 
-    .venv/bin/jupyter lab                            open an assignment, read, replace what raises an error
-    .venv/bin/ivdr course check 01_clips             all visible checks, in a table; `ivdr course check` for everything
+    jupyter lab                               open an assignment, read, replace what raises an error
+    ivdr course check 01_clips                all visible checks, in a table; `ivdr course check` for everything
 
 {table}
 Rename nothing, and leave locked cells as they are: they are put back before grading. Hand in the notebook `NN_name/NN_name.ipynb`, saved, nothing else.
@@ -964,7 +992,8 @@ def build(
             shutil.copy(wheel, tree)
             lines = [f"./{Path(wheel).name}[lab]", *(line for line in lines if not line.startswith("ivdr["))]
         (tree / "requirements.txt").write_text("\n".join(lines) + "\n")
-        (tree / "README.md").write_text(STUDENT_PAGE.format(table="\n".join(rows) + "\n"))
+        before = "" if wheel else "    put the package's file, ivdr-….whl, beside this page: whoever teaches gives it to you\n"
+        (tree / "README.md").write_text(STUDENT_PAGE.format(table="\n".join(rows) + "\n", before=before))
         if found := leaks(tree, course):
             raise ValueError("nothing was handed out, since solutions show:\n" + "\n".join(found[:20]))
         _publish(tree, Path(out))
