@@ -54,7 +54,7 @@ class Timing:
         "Time of the fast form over that of the plain one: below 1 is faster."
         return self.fast_ms / self.plain_ms
 
-
+# %% ../nbs/19_bench.ipynb #3dc0ccb4
 def time_pair(
     name: str,  # what is computed
     fast: Callable[[], object],  # one form

@@ -572,7 +572,7 @@ class _Decoder(Protocol):
 # %% ../nbs/00_video.ipynb #c0ad5ec2
 _WORTH_A_SEEK = 4  # frames: decoding so many costs less than to seek
 
-
+# %% ../nbs/00_video.ipynb #9637eb03
 class _PyAVDecoder:
     "Decode with PyAV, whose wheel carries an FFmpeg."
 
