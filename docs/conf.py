@@ -31,6 +31,7 @@ smartquotes = False  # "none" is a value, not a quotation
 nb_execution_mode = "off"  # the committed outputs are shown
 nb_ipywidgets_js: dict[str, Any] = {}
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # outputs of Markdown may hold tables and formulas, as in a notebook
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_block"]
 myst_heading_anchors = 4
 

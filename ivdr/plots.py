@@ -432,7 +432,7 @@ def loss_curves(
         if term == "sr":
             floor = shuffle_rank_floor(segments) if floor is None else floor
             axes.axhline(floor, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
-            axes.text(0.99, floor, f"content-blind floor {floor:.4f}", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=7.5, color=BAD)
+            axes.annotate(f"content-blind floor {floor:.4f}", (0.99, floor), (0, 3), axes.get_yaxis_transform(), "offset points", ha="right", va="bottom", fontsize=7.5, color=BAD)
             # a random start lies far above the floor for a few steps, and would squeeze what matters into a line
             settled = max(log["sr"].iloc[len(log) // 2 :].max() for log in runs.values() if term in log)
             axes.set_ylim(bottom=0.0, top=max(2.5 * floor, 1.1 * settled))

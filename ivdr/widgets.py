@@ -6,24 +6,24 @@
 __all__ = ['PLAYER_SCRIPT', 'STYLE', 'PRETEXTS', 'SEGMENT_COLOURS', 'STUDY_NETWORKS', 'SCORES', 'sample_manifest', 'manifest_of',
            'Reel', 'thumbnails', 'read_reel', 'sheet', 'unpack', 'Film', 'FilmPlayer', 'stacked', 'Describer',
            'figures_in', 'Panel', 'quiet_layout', 'quiet_axis', 'dot', 'html_table', 'is_same', 'fill_figure',
-           'wrapped', 'side_by_side', 'full_width', 'Chosen', 'Views', 'method_views', 'seen_alone', 'timeline_rows',
-           'part_of', 'ranges', 'timeline_traces', 'strip_image', 'timeline_layout', 'timeline_figure', 'seen_table',
-           'view_films', 'video_names', 'SamplerControls', 'ClipSamplerWidget', 'sampler_pictures', 'Anatomy',
-           'cosines', 'anatomy', 'SegmentReader', 'read_ideally', 'read_blindly', 'read_by', 'segment_readers',
-           'network_clip', 'read_twice', 'slot_names', 'matrix_traces', 'matrix_layout', 'curve_traces', 'curve_layout',
-           'anatomy_table', 'segment_films', 'ShuffleControls', 'ShuffleRankWidget', 'ClipModel', 'model_over_epochs',
-           'stored_epochs', 'MeanColours', 'sample_models', 'run_models', 'check_same_clips', 'study_networks',
-           'study_models', 'ClipSpace', 'joined', 'clip_space', 'rank_clips', 'clip_ranks', 'taken_for',
-           'only_confused_by', 'ClipPictures', 'clip_place', 'clip_film', 'ranking_table', 'chance_at', 'open_models',
-           'RankingControls', 'ClipRankingWidget', 'gallery_start', 'kept_apart', 'apart_words', 'ranked_films',
-           'show_rankings', 'ranking_pictures', 'layouts', 'project', 'common_axes', 'epoch_maps', 'turned',
-           'clip_values', 'cloud_style', 'point_size', 'has_symbols', 'cloud_key', 'map_traces', 'map_layout',
-           'neighbours', 'thread_table', 'ExplorerControls', 'EmbeddingExplorer', 'explorer_points', 'explorer_view',
-           'some_maps', 'epoch_strip', 'touch_clip', 'update_explorer', 'relation_of', 'inside', 'lassos',
-           'select_clips', 'Mix', 'loss_weights', 'read_mixes', 'study_mixes', 'knob_values', 'nearest_mix',
-           'dial_traces', 'score_traces', 'DialControls', 'VarianceDial', 'dial_points', 'update_dial', 'Look',
-           'LiveTraining', 'live_config', 'live_labels', 'run_live', 'look_live', 'draw_losses', 'draw_scores',
-           'draw_look']
+           'wrapped', 'quiet_figure', 'side_by_side', 'full_width', 'Chosen', 'Views', 'method_views', 'seen_alone',
+           'timeline_rows', 'steps_of', 'part_of', 'ranges', 'timeline_traces', 'strip_image', 'timeline_layout',
+           'timeline_figure', 'seen_table', 'view_films', 'video_names', 'SamplerControls', 'ClipSamplerWidget',
+           'sampler_pictures', 'Anatomy', 'cosines', 'anatomy', 'SegmentReader', 'read_ideally', 'read_blindly',
+           'read_by', 'segment_readers', 'network_clip', 'read_twice', 'slot_names', 'matrix_traces', 'matrix_layout',
+           'curve_traces', 'curve_layout', 'anatomy_table', 'segment_films', 'ShuffleControls', 'ShuffleRankWidget',
+           'ClipModel', 'model_over_epochs', 'stored_epochs', 'MeanColours', 'sample_models', 'run_models',
+           'check_same_clips', 'study_networks', 'study_models', 'default_models', 'ClipSpace', 'joined', 'clip_space',
+           'rank_clips', 'clip_ranks', 'taken_for', 'only_confused_by', 'ClipPictures', 'clip_place', 'clip_film',
+           'ranking_table', 'chance_at', 'open_models', 'RankingControls', 'ClipRankingWidget', 'gallery_start',
+           'kept_apart', 'apart_words', 'ranked_films', 'show_rankings', 'ranking_pictures', 'layouts', 'project',
+           'common_axes', 'epoch_maps', 'turned', 'clip_values', 'cloud_style', 'point_size', 'has_symbols',
+           'cloud_key', 'map_traces', 'map_layout', 'neighbours', 'thread_table', 'ExplorerControls',
+           'EmbeddingExplorer', 'explorer_points', 'explorer_view', 'some_maps', 'epoch_strip', 'touch_clip',
+           'update_explorer', 'relation_of', 'inside', 'lassos', 'select_clips', 'Mix', 'loss_weights', 'read_mixes',
+           'study_mixes', 'knob_values', 'nearest_mix', 'dial_traces', 'score_traces', 'DialControls', 'VarianceDial',
+           'dial_points', 'update_dial', 'Look', 'LiveTraining', 'live_config', 'live_labels', 'run_live', 'look_live',
+           'draw_losses', 'draw_scores', 'draw_look']
 
 # %% ../nbs/15_widgets.ipynb #27a13fda
 import io
@@ -238,10 +238,10 @@ export default { render };
 # %% ../nbs/15_widgets.ipynb #3a456f4c
 STYLE = """
 .ivdr, .ivdr-player { color: var(--jp-ui-font-color1, inherit); font-size: 13px; line-height: 1.4; }
-.ivdr .widget-html-content { line-height: 1.4; white-space: normal; height: auto; }
+.ivdr .widget-html { max-width: 100%; min-width: 0; } .ivdr .widget-html-content { line-height: 1.4; white-space: normal; height: auto; min-width: 0; }
 .ivdr .js-plotly-plot svg text:not(.heatmap-label text):not(.hoverlayer text) { fill: var(--jp-ui-font-color1, currentColor) !important; }
 .ivdr table.ivdr-table { border-collapse: collapse; margin: 4px 0; color: inherit; }
-.ivdr table.ivdr-table th, .ivdr table.ivdr-table td { text-align: left; padding: 2px 14px 2px 0; vertical-align: top; background: none; }
+.ivdr table.ivdr-table th, .ivdr table.ivdr-table td { text-align: left; padding: 2px 14px 2px 0; vertical-align: top; background: none; white-space: nowrap; }
 .ivdr table.ivdr-table thead th { font-weight: normal; opacity: 0.75; }
 .ivdr .ivdr-dot { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%; margin-right: 0.45em; }
 .ivdr .ivdr-scroll { overflow-x: auto; max-width: 100%; }
@@ -249,9 +249,10 @@ STYLE = """
 .ivdr { width: 100%; min-width: 0; box-sizing: border-box; padding-right: 8px; }
 .ivdr .widget-box { overflow: visible; min-width: 0; max-width: 100%; }
 .ivdr .widget-hbox { flex-wrap: wrap; }
-.ivdr .widget-inline-hbox { min-width: 0; max-width: 100%; }
-.ivdr .widget-checkbox { width: auto; }
-.ivdr .js-plotly-plot { max-width: 100%; }
+.ivdr .widget-inline-hbox { min-width: 0; max-width: 100%; } .ivdr .widget-checkbox { width: auto; }
+.ivdr .widget-slider .slider-container { min-width: 60px; }
+.ivdr .js-plotly-plot { width: 100%; min-width: 0; max-width: 100%; container-type: inline-size; }
+@container (max-width: 400px) { .hm:has(> :nth-child(18)) .heatmap-label { display: none; } } /* eight by eight numbers have no room; colours stay, and numbers on touch */
 .ivdr :is(button, select, input, .noUi-handle):focus-visible { outline: 2px solid #56b4e9 !important; outline-offset: 2px; }
 .ivdr-player .ivdr-bar { margin: 2px 0 6px; }
 .ivdr-player button { font: inherit; color: inherit; background: none; border: 1px solid rgba(128, 128, 128, 0.6); border-radius: 4px; padding: 2px 10px; cursor: pointer; }
@@ -317,18 +318,23 @@ def stacked(
     page.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
+# %% ../nbs/15_widgets.ipynb #b5611360
 class Describer(anywidget.AnyWidget):
-    "Gives the plotly figures of a panel, which have no words of their own, a text for screen readers; and brings the look of the room."
+    "Gives the plotly figures of a panel, which have no words of their own, a text for screen readers; keeps them as wide as their boxes; and brings the look of the room."
     _css = STYLE
     _esm = """
     function render({ model, el }) {
       const say = () => { const words = model.get('words'); (el.closest('.ivdr')?.querySelectorAll('.js-plotly-plot') || []).forEach((plot, i) => {
-        plot.setAttribute('role', 'img'); plot.setAttribute('aria-label', words[Math.min(i, words.length - 1)]); }); };
-      const watcher = new MutationObserver(say);
+        plot.setAttribute('role', 'img'); plot.setAttribute('aria-label', words[Math.min(i, words.length - 1)]); boxes.observe(plot); fit(plot); }); };
+      // plotly draws before its box is on the page, 700 pixels wide, and asks again only when the window changes, and never once it holds a width and a height
+      let waiting = 0;
+      const fit = plot => { const full = plot._fullLayout; if (!full || !plot.clientWidth || Math.abs(full.width - plot.clientWidth) < 2) return;
+        delete plot.layout.width; waiting = waiting || setTimeout(() => { waiting = 0; window.dispatchEvent(new Event('resize')); }, 30); };
+      const boxes = new ResizeObserver(all => all.forEach(one => fit(one.target))), watcher = new MutationObserver(say);
       const start = () => { const panel = el.closest('.ivdr'); if (panel) { watcher.observe(panel, { childList: true, subtree: true }); say(); } else if (alive) requestAnimationFrame(start); };
       let alive = true;
       start(); model.on('change:words', say);
-      return () => { alive = false; watcher.disconnect(); model.off('change:words', say); };
+      return () => { alive = false; clearTimeout(waiting); boxes.disconnect(); watcher.disconnect(); model.off('change:words', say); };
     }
     export default { render };
     """
@@ -433,6 +439,14 @@ def wrapped(
     return ipywidgets.HBox(controls, layout={"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 14px"})
 
 # %% ../nbs/15_widgets.ipynb #375b49f8
+def quiet_figure(
+    layout: Mapping[str, Any],  # of the figure
+) -> go.FigureWidget:
+    "A figure that is on the page before there is anything to fill it with."
+    figure = go.FigureWidget(layout=layout)
+    figure._config = _QUIET
+    return figure
+
 def side_by_side(
     *figures: Any,  # as wide as one another
 ) -> Any:
@@ -538,6 +552,13 @@ def timeline_rows(
                 rows.append((own, v, name + (" ×2" if name in again else "")))
     return rows
 
+def steps_of(
+    own: Views,  # whose
+) -> str:  # such as "every 4th, every"
+    "How its clips go through the video: from one frame of a clip to the next, largest step first."
+    steps = sorted({max(1, int(np.abs(np.diff(clip)).max())) for clip in own.frames}, reverse=True)
+    return " and ".join("every" if step == 1 else "every 2nd" if step == 2 else "every 3rd" if step == 3 else f"every {step}th" for step in steps)
+
 def part_of(
     own: Views,  # whose
     v: int,  # which clip
@@ -622,10 +643,10 @@ def seen_table(
     rows = []
     for own in views:
         missed = np.setdiff1d(own.seen, base.seen) if base is not None else own.seen
-        rows.append([dot(plots.method_colour(own.method)) + escape(plots.method_name(own.method)), f"{len(own.names)}", f"{len(own.seen)} of {own.n_frames}",
-                     "–" if own is base else f"<b>{len(missed)}</b>: {ranges(missed)}", f"{len(alone[own.method])}", "◀ backwards" if own.backwards else "▶ forwards"])  # fmt: skip
+        rows.append([dot(plots.method_colour(own.method)) + escape(plots.method_name(own.method)), f"{len(own.names)}", f"{steps_of(own)} frame", f"{len(own.seen)} of {own.n_frames}",
+                     "–" if own is base else f"<b>{len(missed)}</b>: {ranges(missed, 14)}", f"{len(alone[own.method])}", "◀ backwards" if own.backwards else "▶ forwards"])  # fmt: skip
     base_name = escape(plots.method_name(base.method)) if base else ""
-    return html_table(["method", "clips", "frames it sees", f"frames that {base_name} does not see", "seen by it alone", "time runs"], rows)
+    return html_table(["method", "clips", "clips take", "frames it sees", f"frames that {base_name} does not see", "seen by it alone", "time runs"], rows)
 
 def view_films(
     views: Sequence[Views],  # of the same video
@@ -764,7 +785,7 @@ def _sampler_update(widget: ClipSamplerWidget) -> None:
     c = widget.controls
     chosen = Chosen(c.place.value, c.second.value, c.backwards.value) if widget.by_hand else None
     widget.views = [method_views(name, len(widget.reel.frames), c.clip_len.value, c.stride.value, widget.draw, chosen) for name, on in c.methods.items() if on.value]
-    c.how.value = "placed by hand" if widget.by_hand else f"as drawn in epoch {widget.draw} of training"
+    c.how.value = "placed by hand: SimCLR, MoCo and IIVDR have the centre of clip 1 there, TCLR and TCGL begin there" if widget.by_hand else f"as drawn in epoch {widget.draw} of training"
     fill_figure(widget.figure, timeline_traces(widget.views), timeline_layout(widget.views, widget.reel))
     widget.table.value = seen_table(widget.views)
     widget.player.show(view_films(widget.views, widget.key))
@@ -929,7 +950,8 @@ def slot_names(
 def _heat(z: NDArray[np.float64], names: list[str], axis: str) -> dict[str, Any]:
     scale = [[float(t), "rgb" + str(tuple(round(255 * c) for c in plots.HEAT_MAP(float(t))[:3]))] for t in np.linspace(0, 1, 11)]
     return {"type": "heatmap", "z": z, "x": names, "y": names, "zmin": -1, "zmax": 1, "colorscale": scale, "showscale": False, "xgap": 1, "ygap": 1,
-            "xaxis": f"x{axis}", "yaxis": f"y{axis}", "text": np.char.mod("%.2f" if len(names) <= 4 else "%.1f", z), "texttemplate": "%{text}", "textfont": {"size": 11},
+            "xaxis": f"x{axis}", "yaxis": f"y{axis}", "text": np.char.mod("%.2f", z) if len(names) <= 4 else np.char.replace(np.char.mod("%.1f", z), "0.", "."), "texttemplate": "%{text}",
+            "textfont": {"size": 11 if len(names) <= 4 else 9},
             "hovertemplate": "%{y} and %{x}: %{z:.3f}<extra></extra>"}  # fmt: skip
 
 def matrix_traces(
@@ -941,7 +963,7 @@ def matrix_traces(
     for axis, second in (("", "p"), ("2", "p′")):
         names = slot_names(segments, second)
         traces.append({"type": "scatter", "mode": "markers", "x": names[segments:], "y": names[:segments], "xaxis": f"x{axis}", "yaxis": f"y{axis}", "hoverinfo": "skip",
-                       "marker": {"symbol": "circle-open", "size": 34 if segments <= 2 else 26, "color": "#ffffff" if axis else "rgba(255,255,255,0.4)", "line": {"width": 2.5}}})  # fmt: skip
+                       "marker": {"symbol": "circle-open", "size": 34 if segments <= 2 else 22, "color": "#ffffff" if axis else "rgba(255,255,255,0.4)", "line": {"width": 2.5}}})  # fmt: skip
     return traces
 
 # %% ../nbs/15_widgets.ipynb #74580bfa
@@ -1000,8 +1022,10 @@ def anatomy_table(
     "The loss in words: what this order costs, whom it ranks right, who costs most."
     segments, names = len(found.before) // 2, slot_names(len(found.before) // 2)
     extra, right, dead = round(found.loss - in_order, 6) + 0.0, int(found.right.sum()), int(found.dead.sum())
+    tied = int((np.abs(found.differences.max(1)) < 1e-6).sum())
+    ranked = f"{right} of {len(names)}</b> segments ranked right, " + (f"{tied} tied, " if tied else "") + f"{len(names) - right - tied} wrong"
     words = (f"<p><b>loss {found.loss:.3f}</b>; in order it would be {in_order:.3f}, so this order costs <b>{extra:+.3f}</b>. Blind slots reach {floor:.4f} at best, on average over orders.</p>"
-             f"<p><b>{right} of {len(names)}</b> segments ranked right, {len(names) - right} wrong; {dead} of {found.differences.size} comparisons beyond the cap, without gradient.</p>")  # fmt: skip
+             f"<p><b>{ranked}; {dead} of {found.differences.size} comparisons beyond the cap, without gradient.</p>")  # fmt: skip
     if equal:
         words += ("<p>All segments are equal, so <b>the shuffled clip is the clip</b>, frame for frame: there is no order to be found, " +
                   ("and this order costs nothing. Partner and rivals are equally close: every comparison is a tie, at ln 2, whichever the order.</p>" if abs(extra) < 5e-4
@@ -1047,7 +1071,7 @@ class ShuffleControls(ipywidgets.VBox):  # type: ignore[misc]
         self.segments.style.button_width = "44px"
         self.segments.layout.min_width = "190px"
         self.order = _control(ipywidgets.Dropdown, "order", None, options=[("2 1", (1, 0))], width="190px")
-        self.equal = _control(ipywidgets.Checkbox, "make all segments equal: repeat the first", False, indent=False, width="310px")
+        self.equal = _control(ipywidgets.Checkbox, "make all segments equal", False, indent=False, width="310px")
         self.theta = _control(ipywidgets.FloatLogSlider, "θ", 0.05, min=-2, max=0, step=0.05, readout_format=".3f")
         self.cap = _control(ipywidgets.FloatSlider, "cap", 5.0, min=0.5, max=20, step=0.5)
         self.uncapped = _control(ipywidgets.Checkbox, "no cap", False, indent=False, width="90px")
@@ -1246,14 +1270,18 @@ def study_networks(
         raise ValueError(f"{lacking[0]} is not there: the study's networks come with a checkout of the project, or from `make study-small`")
     return found
 
-
-
 def study_models(
     names: Sequence[str] = ("SimCLR", "SimCLR + SR", "IIVDR"),  # some of `STUDY_NETWORKS`
 ) -> list[ClipModel]:
     "Trained networks of the study, ready for the widgets: `EmbeddingExplorer(study_models())`."
     found = run_models(list(study_networks(names).values()))
     return [replace(model, name=name, colour=STUDY_NETWORKS[name][1]) for name, model in zip(names, found, strict=True)]
+
+def default_models() -> list[ClipModel | str | Path]:
+    "What a widget opens with: SimCLR and IIVDR of the study, or two models that have learned nothing where only the package is installed."
+    here = sample_manifest().root.parent / "nbs" / "walkthroughs"
+    pair = ("SimCLR", "IIVDR")
+    return list(study_models(pair) if all((here / STUDY_NETWORKS[name][0]).is_dir() for name in pair) else sample_models())
 
 # %% ../nbs/15_widgets.ipynb #2718a252
 @dataclass(frozen=True, eq=False)
@@ -1460,11 +1488,11 @@ def chance_at(
 
 # %% ../nbs/15_widgets.ipynb #ead89af2
 def open_models(
-    models: Sequence[ClipModel | str | Path],  # models, or run folders; none: `sample_models`
+    models: Sequence[ClipModel | str | Path],  # models, or run folders; none: `default_models`
     videos: Manifest | str | Path | None,  # where their videos are; None: where the first run found them, or the sample videos
 ) -> tuple[list[ClipModel], Manifest]:  # models that looked at the same clips, and the manifest of their videos
     "What a widget of several models shows."
-    given = list(models) or list(sample_models())
+    given = list(models) or default_models()
     runs = [model for model in given if not isinstance(model, ClipModel)]
     read = iter(run_models(runs) if runs else [])
     opened = [model if isinstance(model, ClipModel) else next(read) for model in given]
@@ -1502,7 +1530,7 @@ class ClipRankingWidget(Panel):
 
     def __init__(
         self,
-        models: Sequence[ClipModel | str | Path] = (),  # up to about three: models, or run folders; none: two that have learned nothing
+        models: Sequence[ClipModel | str | Path] = (),  # up to about three: models, or run folders; none: SimCLR and IIVDR of the study
         videos: Manifest | str | Path | None = None,  # where their videos are; None: where the first run found them, or the sample videos
     ) -> None:
         self.models, manifest = open_models(models, videos)
@@ -1593,12 +1621,16 @@ def apart_words(
     found, first, last = kept_apart(widget), escape(widget.models[0].name), escape(widget.models[-1].name)
     total = sum(len(rows) for rows in found.values())
     most = ", ".join(f"<i>{escape(a.replace('_', ' '))}</i> for <i>{escape(b.replace('_', ' '))}</i> ({len(rows)})" for (a, b), rows in list(found.items())[:3])
-    return f"<b>{total}</b> of {widget.models[0].test.clips[..., 0].size} clips are confused by {first} and kept apart by {last}" + (f"; most often {first} takes {most}." if found else ".")
+    queries = [(pair, int(row)) for pair, rows in found.items() for row in rows]
+    shown = [(n, pair) for n, (pair, row) in enumerate(queries) if n == widget.shown_apart and row == widget.query]
+    which = "".join(f" Shown is number {n + 1}: <i>{escape(a.replace('_', ' '))}</i>, which {first} takes for <i>{escape(b.replace('_', ' '))}</i>." for n, (a, b) in shown)
+    return f"<b>{total}</b> of {widget.models[0].test.clips[..., 0].size} clips are confused by {first} and kept apart by {last}" + (f"; most often {first} takes {most}." if found else ".") + which
 
 def _show_apart(widget: ClipRankingWidget) -> None:
-    "Ask with the next of the clips that only the first model confuses."
+    "Ask with the next of the clips that only the first model confuses; with its own video away, which would come first in either ranking."
     rows = [int(row) for found in kept_apart(widget).values() for row in found]
     widget.shown_apart = (widget.shown_apart + 1) % len(rows)
+    widget.quiet, widget.controls.own_video.value = True, False
     widget.ask(*divmod(rows[widget.shown_apart], widget.features[0].clips.shape[1]))
 
 # %% ../nbs/15_widgets.ipynb #95e1a2cd
@@ -1855,7 +1887,7 @@ class EmbeddingExplorer(Panel):
 
     def __init__(
         self,
-        models: Sequence[ClipModel | str | Path] = (),  # up to about three: models (`model_over_epochs` gives one with a slider over its epochs), or run folders; none: two that have learned nothing
+        models: Sequence[ClipModel | str | Path] = (),  # up to about three: models (`model_over_epochs` gives one with a slider over its epochs), or run folders; none: SimCLR and IIVDR of the study
         videos: Manifest | str | Path | None = None,  # where their videos are; None: where the first run found them, or the sample videos
         layout: str = "pca",  # projection at first, one of `layouts()`
     ) -> None:
@@ -2253,7 +2285,7 @@ class LiveTraining(Panel):
         self.rows, self.looks, self.stop, self.thread = list[Row](), list[Look](), StopSignals(), threading.Thread()
         self.button, self.epoch = ipywidgets.Button(description="train", icon="play"), _control(ipywidgets.IntSlider, "map after epoch", 0, min=0, max=0)
         empty = (_curve_layout("losses"), _curve_layout("after each epoch"), map_layout("map of the test clips"))
-        self.losses, self.scores, self.map = (go.FigureWidget(layout=layout) for layout in empty)
+        self.losses, self.scores, self.map = (quiet_figure(layout) for layout in empty)
         self.status, self.key = ipywidgets.HTML(), ipywidgets.HTML()
         super().__init__([wrapped(self.button, self.epoch, self.status), side_by_side(self.losses, self.scores, self.map), self.key])
         self.describer.words = ["losses by step", "retrieval and intra over inter after each epoch", "map of the watched clips"]
@@ -2358,7 +2390,7 @@ def draw_losses(
     log = pd.DataFrame(widget.rows)
     terms = [term for term in plots.loss_terms(log) if term != "loss"] or ["loss"]
     thin = log.iloc[:: max(1, len(log) // 300)]
-    traces = [{"type": "scatter", "mode": "lines", "name": term, "x": thin["step"], "y": plots.smooth(log[term].to_numpy(), 10)[:: max(1, len(log) // 300)],
+    traces = [{"type": "scatter", "mode": "lines", "name": plots.TERM_NAMES.get(term, term), "x": thin["step"], "y": plots.smooth(log[term].to_numpy(), 10)[:: max(1, len(log) // 300)],
                "line": {"color": plots.CATEGORIES[k], "width": 2}} for k, term in enumerate(terms)]  # fmt: skip
     fill_figure(widget.losses, traces, {} if widget.losses.data else _curve_layout("losses"))
     last = log.iloc[-50:]
