@@ -374,16 +374,17 @@ def command_bench(args: argparse.Namespace) -> None:
     named = {key: value for key in ("method", "backbone", "batch_size") if (value := getattr(args, key)) is not None}
     if args.what in ("decode", "loader", "step"):
         config = read_config(args.recipe, data=args.data, out="unused", **{**named, **dotted_options(args.words), "clips.cache": False})
+    rounds = {} if args.rounds is None else {"rounds": args.rounds}
     if args.what == "losses":
         table = bench.bench_losses(args.batch_size or 40)
     elif args.what == "retrieval":
         table = bench.bench_retrieval(args.queries, args.gallery)
     elif args.what == "decode":
-        table = bench.bench_decode(args.data, config, args.videos or 8, args.against, args.rounds or 12)
+        table = bench.bench_decode(args.data, config, args.videos or 8, args.against, **rounds)
     elif args.what == "loader":
-        table = bench.bench_loader(args.data, config, args.workers, args.videos or 400, args.rounds or 3)
+        table = bench.bench_loader(args.data, config, args.workers, args.videos or 400, **rounds)
     else:
-        table = bench.bench_step(config, args.rounds or 3, args.compile)
+        table = bench.bench_step(config, compiled=args.compile, **rounds)
     _say(table.text)
     if args.json:
         _say(table.json)

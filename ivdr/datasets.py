@@ -376,8 +376,9 @@ def open_manifest(
     is_manifest = data.is_file() or (data / "manifest.csv").is_file() and set(COLUMNS) <= set(_read_table(data / "manifest.csv").columns)
     if is_manifest:
         manifest = Manifest.load(data)
-        there = {file: file.exists() for file in {file_of(file) for file in manifest.files}}
-        gone = [str(file) for file in manifest.files if not there[file_of(file)]]
+        holders = [(file, file_of(file)) for file in manifest.files]
+        there = {holder for holder in {holder for _, holder in holders} if holder.exists()}
+        gone = [str(file) for file, holder in holders if holder not in there]
         if gone:
             first = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
             raise FileNotFoundError(f"{len(gone)} of {len(manifest)} videos of {data} are missing: {first}")

@@ -621,9 +621,9 @@ def pack_tars(
         raise ValueError(f"megabytes is {megabytes:g}; a tar file has more than 0")
     manifest, out = open_manifest(data), Path(out)
     files, rows = manifest.files, cast(list[dict[str, Any]], manifest.table.to_dict("records"))
-    sizes = np.array([file_of(file).stat().st_size for file in files])
     if inside := [file for file in files if file_of(file) != file]:
         raise ValueError(f"{inside[0]} lies in a tar file already")
+    sizes = np.array([file.stat().st_size for file in files])
     claim(out, {"packer": 1, "videos": manifest.hash, "bytes": int(sizes.sum()), "megabytes": megabytes}, "tars.json")
     for leftover in out.glob(".*.part"):
         leftover.unlink()

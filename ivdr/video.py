@@ -163,10 +163,16 @@ class _Source(NamedTuple):
     url: str  # the same for FFmpeg
     size: int  # bytes
 
+    @property
+    def in_tar(self) -> bool:
+        "Whether it lies in a tar file."
+        return self.url != self.name
+
 
 def _in_tar(
     name: str,  # absolute address
     tar: str,  # the tar file
+    there: int,  # bytes of the tar file
     start: int,  # byte at which the video begins
     size: int,  # bytes
     member: str,  # name of the video in the tar file
@@ -181,7 +187,7 @@ def _in_tar(
         raise VideoError(name, f"no file of the tar begins at byte {start} ({error}); its manifest belongs to another one") from None
     if (header.name, header.size, header.isreg()) != (member, size, True):
         raise VideoError(name, f"the tar has {header.name!r} of {header.size} bytes there; its manifest belongs to another one")
-    if (there := os.path.getsize(tar)) < start + size:
+    if there < start + size:
         raise VideoError(name, f"truncated: the tar ends at byte {there}, before the end of this video")
     return _Source(name, f"subfile,,start,{start},end,{start + size},,:{tar}", size)
 
@@ -200,9 +206,12 @@ def _find(
             raise VideoError(path, "is a folder, not a video file")
         if not stat.S_ISREG(status.st_mode):
             raise VideoError(path, "is not a regular file")
-        with open(file, "rb"):
-            pass
-        source = _Source(name, name, status.st_size) if address is None or file == name else _in_tar(name, file, int(address[2]), int(address[3]), address[4])
+        if address is None or file == name:
+            with open(file, "rb"):
+                pass
+            source = _Source(name, name, status.st_size)
+        else:
+            source = _in_tar(name, file, status.st_size, int(address[2]), int(address[3]), address[4])
     except FileNotFoundError:
         raise VideoError(path, "no such file") from None
     except PermissionError:
@@ -226,7 +235,7 @@ def _open(
     source: _Source,  # a regular file
 ) -> _Opened:
     "A file's container and its main video stream, through PyAV."
-    name, protocols = source.name, "file" if source.url == source.name else "file,subfile"
+    name, protocols = source.name, "file,subfile" if source.in_tar else "file"
     try:
         # names and comments inside a file are in any encoding, or none
         container = av.open(source.url, metadata_errors="ignore", container_options={"protocol_whitelist": protocols})
@@ -696,7 +705,7 @@ def _make_decoder(
     opened: _Opened,  # the container that the index was found in
 ) -> tuple[_Decoder, str]:  # a decoder, which keeps the container or closes it, and the name of the one it is
     "The decoder asked for, or PyAV, with a warning, where that one would fail or return wrong frames."
-    if backend != "pyav" and index.source.url != index.source.name:
+    if backend != "pyav" and index.source.in_tar:
         logger.info("%s: reading with PyAV instead of %s, which does not read out of a tar", index.info.path, backend)
         backend = "pyav"
     if backend == "pyav":

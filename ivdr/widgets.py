@@ -1259,13 +1259,18 @@ STUDY_NETWORKS = {  # title -> run folder beside the walkthroughs, colour
     "SR alone": ("study/networks/sr-alone-s0", "#6a994e")}  # fmt: skip
 
 
+def _study_folder(
+    name: str,  # one of `STUDY_NETWORKS`
+) -> Path:  # where its run is in a checkout
+    return sample_manifest().root.parent / "nbs" / "walkthroughs" / STUDY_NETWORKS[name][0]
+
 def study_networks(
     names: Sequence[str],  # some of `STUDY_NETWORKS`
 ) -> dict[str, Path]:  # run folders by name
     "Where the trained networks lie that come with a checkout."
     if unknown := [name for name in names if name not in STUDY_NETWORKS]:
         raise ValueError(f"unknown network {unknown[0]!r}; accepted: {', '.join(STUDY_NETWORKS)}")
-    found = {name: sample_manifest().root.parent / "nbs" / "walkthroughs" / STUDY_NETWORKS[name][0] for name in names}
+    found = {name: _study_folder(name) for name in names}
     if lacking := [folder for folder in found.values() if not folder.is_dir()]:
         raise ValueError(f"{lacking[0]} is not there: the study's networks come with a checkout of the project, or from `make study-small`")
     return found
@@ -1279,9 +1284,8 @@ def study_models(
 
 def default_models() -> list[ClipModel | str | Path]:
     "What a widget opens with: SimCLR and IIVDR of the study, or two models that have learned nothing where only the package is installed."
-    here = sample_manifest().root.parent / "nbs" / "walkthroughs"
     pair = ("SimCLR", "IIVDR")
-    return list(study_models(pair) if all((here / STUDY_NETWORKS[name][0]).is_dir() for name in pair) else sample_models())
+    return list(study_models(pair) if all(_study_folder(name).is_dir() for name in pair) else sample_models())
 
 # %% ../nbs/15_widgets.ipynb #2718a252
 @dataclass(frozen=True, eq=False)

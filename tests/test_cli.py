@@ -163,6 +163,11 @@ def test_bench_of_retrieval_says_its_memory(capsys: pytest.CaptureFixture[str]) 
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["bench"] == "retrieval"
 
 
+def test_bench_refuses_no_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "decode", "--data", str(ROOT / "data_samples"), "--videos", "1", "--rounds", "0"]) == 2
+    assert "rounds is 0" in capsys.readouterr().err
+
+
 def test_bench_ends_with_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "losses", "--batch-size", "4", "--json"]) == 0
     shown = capsys.readouterr().out.splitlines()

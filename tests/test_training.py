@@ -70,7 +70,7 @@ def test_a_recipe_file_is_read_as_strictly(tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text(text)
         with pytest.raises(ValueError, match=words):
             read_config(str(tmp_path / "mine.yaml"), data="d", out="o")
-    with pytest.raises(ValueError, match="unknown recipe 'paper'; accepted: finetune-iivdr, .*, iivdr, iivdr-moco, .*laptop, .*moco, simclr, study, tcgl, tclr"):
+    with pytest.raises(ValueError, match="unknown recipe 'paper'; accepted: finetune-iivdr, .*, iivdr, iivdr-moco, kinetics400_iivdr, laptop, .*moco, simclr, study, tcgl, tclr"):
         read_config("paper", data="d", out="o")
     with pytest.raises(ValueError, match="data"):
         read_config("laptop", out="o")
