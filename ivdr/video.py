@@ -16,7 +16,7 @@ import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -261,76 +261,86 @@ def _open(
         raise
 
 # %% ../nbs/00_video.ipynb #8247ff89
-class _Packet(NamedTuple):
-    "What the container says of one compressed picture."
-    pts: int | None  # when to show it, in the stream's time base
-    dts: int | None  # when to decode it
-    marked: bool  # the container calls it a keyframe
-    entry: bool  # decoding may start here
-    size: int  # bytes
-    hidden: bool  # an edit list says not to show it
+@dataclass
+class _Packets:
+    "What the container says of its compressed pictures, in the order of the file."
+    pts: list[int | None] = field(default_factory=list)  # when to show each, in the stream's time base
+    dts: list[int | None] = field(default_factory=list)  # when to decode it
+    marked: list[bool] = field(default_factory=list)  # the container calls it a keyframe
+    entry: list[bool] = field(default_factory=list)  # decoding may start here
+    size: list[int] = field(default_factory=list)  # bytes
+    hidden: bool = False  # an edit list says not to show one of them
+    kept: list[Any] = field(default_factory=list)  # the packets themselves, of a small file
 
 # %% ../nbs/00_video.ipynb #51a0e908
+def _length_bytes(
+    stream: av.VideoStream,  # of H.264 or H.265
+) -> int:  # bytes before each unit of a packet that hold its length; 0: units begin with 0 0 1
+    "How units are told apart (ISO/IEC 14496-15, 5.3.3 and 8.3.3)."
+    extra, place = stream.codec_context.extradata or b"", {"h264": 4, "hevc": 21}.get(stream.codec_context.name, 0)
+    return (extra[place] & 3) + 1 if place and len(extra) > place and extra[0] == 1 else 0
+
+
+def _heads(
+    packet: Any,  # an av.Packet
+    length_bytes: int,  # from `_length_bytes`
+) -> Iterator[int]:
+    "The first byte of each unit of a packet."
+    data, at = memoryview(packet), 0
+    if not length_bytes:
+        yield from (unit[0] for unit in bytes(data).split(b"\x00\x00\x01")[1:] if unit)
+        return
+    while at + length_bytes < len(data):
+        yield data[at + length_bytes]
+        at += length_bytes + int.from_bytes(data[at : at + length_bytes], "big")
+
+# %% ../nbs/00_video.ipynb #41e0f5fa
 _CLEAN_UNITS = {"h264": {5}, "hevc": set(range(16, 22))}  # IDR pictures; H.265's random access pictures
 
 
 def _is_entry(
-    packet: Any,  # an av.Packet of a video stream
+    packet: Any,  # an av.Packet that the container calls a keyframe
     codec: str,  # name of the codec
-    prefix: int,  # bytes before each unit that hold its length; 0: units begin with 0 0 1
+    length_bytes: int,  # from `_length_bytes`
 ) -> bool:
     "Whether a decoder that starts at this packet shows this picture whole (ITU-T H.264 and H.265, section 7.4.2)."
-    if not packet.is_keyframe or codec not in _CLEAN_UNITS:
-        return bool(packet.is_keyframe)
-    data, heads, at = bytes(packet), [], 0
-    if prefix:
-        while at + prefix < len(data):
-            heads.append(data[at + prefix])
-            at += prefix + int.from_bytes(data[at : at + prefix], "big")
-    else:
-        heads = [unit[0] for unit in data.split(b"\x00\x00\x01")[1:] if unit]
-    kinds = {head & 31 for head in heads} if codec == "h264" else {head >> 1 & 63 for head in heads}
-    return bool(kinds & _CLEAN_UNITS[codec])
+    return codec not in _CLEAN_UNITS or any((head & 31 if codec == "h264" else head >> 1 & 63) in _CLEAN_UNITS[codec] for head in _heads(packet, length_bytes))
 
 # %% ../nbs/00_video.ipynb #5f458419
-_NO_WALK = (b" bframes=0 ", b" intra_refresh=0 ")  # of the settings that x264 writes into its first packet
-
-
-def _table(
-    container: av.container.InputContainer,  # opened
-    stream: av.VideoStream,  # its video
-    first: Any,  # packet of the video
-) -> Sequence[Any]:  # entries of an MP4's table of pictures; empty: only a walk tells
-    "A table that says all that a walk over the packets would."
-    if "mov" not in container.format.name or stream.codec_context.name != "h264" or stream.codec_context.has_b_frames:
-        return ()
-    table: Sequence[Any] = getattr(stream, "index_entries", ())
-    # a file in fragments tells of the first ones only, and an edit list takes pictures away
-    if len(table) != stream.frames or not len(table) or not first.pts == first.dts == table[0].timestamp:
-        return ()
-    note = bytes(first)
-    return table if all(words in note for words in _NO_WALK) else ()
+def _is_leaf(
+    packet: Any,  # an av.Packet of H.264
+    length_bytes: int,  # from `_length_bytes`
+) -> bool:
+    "Whether no other picture needs anything of this packet (ITU-T H.264, section 7.4.1: nal_ref_idc is 0 in all its units)."
+    return not any(head & 0x60 for head in _heads(packet, length_bytes))
 
 # %% ../nbs/00_video.ipynb #8b371257
-def _packets(
-    name: str,  # path, for the error
+_KEPT = 2**23  # bytes: packets of a file up to this size are kept from the walk to the reading
+
+
+def _walk(
+    source: _Source,  # a regular file
     container: av.container.InputContainer,  # just opened
     stream: av.VideoStream,  # its video
-) -> list[_Packet]:
-    "All packets of a stream, in the order of the file."
-    codec, extra = stream.codec_context.name, stream.codec_context.extradata or b""
-    place = {"h264": 4, "hevc": 21}.get(codec, 0)
-    prefix = (extra[place] & 3) + 1 if place and len(extra) > place and extra[0] == 1 else 0
-    walk = (packet for packet in container.demux(stream) if packet.size)
+) -> _Packets:
+    "All packets of a stream."
+    found, codec, length_bytes, keep = _Packets(), stream.codec_context.name, _length_bytes(stream), source.size <= _KEPT
     try:
-        first = next(walk, None)
-        if first is None:
-            raise VideoError(name, "holds no picture")
-        if table := _table(container, stream, first):
-            return [_Packet(e.timestamp, e.timestamp, e.is_keyframe, e.is_keyframe, e.size, e.is_discard) for e in table]
-        return [_Packet(p.pts, p.dts, p.is_keyframe, _is_entry(p, codec, prefix), p.size, p.is_discard) for p in chain([first], walk)]
+        for packet in container.demux(stream):
+            if packet.size:
+                found.pts.append(packet.pts)
+                found.dts.append(packet.dts)
+                found.marked.append(packet.is_keyframe)
+                found.entry.append(packet.is_keyframe and _is_entry(packet, codec, length_bytes))
+                found.size.append(packet.size)
+                found.hidden |= packet.is_discard
+                if keep:
+                    found.kept.append(packet)
     except av.FFmpegError as error:
-        raise VideoError(name, f"cannot be read to its end ({_short(error)})") from None
+        raise VideoError(source.name, f"cannot be read to its end ({_short(error)})") from None
+    if not found.size:
+        raise VideoError(source.name, "holds no picture")
+    return found
 
 # %% ../nbs/00_video.ipynb #750925f9
 # containers that hold a table of their packets; the others (MPEG-PS, MPEG-TS, raw streams) can only be read from the start
@@ -341,14 +351,14 @@ def _refuse_truncated(
     source: _Source,  # the file
     container: av.container.InputContainer,  # read to its end
     stream: av.VideoStream,  # its video
-    packets: list[_Packet],  # of the video
+    packets: _Packets,  # of the video
 ) -> None:
     "Raise a `VideoError` when the file ends before what its header promises."
     formats = set(container.format.name.split(","))
     table: Sequence[Any] = getattr(stream, "index_entries", ())
     if "mov" in formats and len(table) and (end := table[-1].pos + table[-1].size) > source.size:
         raise VideoError(source.name, f"truncated: its table of pictures reaches to byte {end}, the file ends at byte {source.size}")
-    times = [packet.pts for packet in packets if packet.pts is not None]
+    times = [time for time in packets.pts if time is not None]
     if not container.duration or not times or not formats & _WITH_TABLE:
         return
     promised = (container.duration + (container.start_time or 0)) / av.time_base
@@ -373,29 +383,28 @@ _MPEG4_EMPTY = 19  # bytes: an MPEG-4 part 2 packet this small may say "nothing 
 def _must_count(
     formats: set[str],  # names of the container format
     stream: av.VideoStream,  # opened, so that the codec is known
-    packets: list[_Packet],  # in the order of the file
+    packets: _Packets,  # in the order of the file
 ) -> str:  # empty: each packet gives one frame, at its timestamp
     "Why a file's packets do not tell how many frames it gives and where they are."
-    times = [packet.pts for packet in packets]
-    codec = stream.codec_context.name
+    times, codec = packets.pts, stream.codec_context.name
     if not formats & _WITH_TABLE:
         return "such a container has no table of its pictures"
     if None in times or len(set(times)) < len(times):
         return "its packets carry no usable timestamps"
-    if any(packet.hidden for packet in packets):
+    if packets.hidden:
         return "an edit list hides some of its frames"
-    if not packets[0].entry or times[0] != min(time for time in times if time is not None):
+    if not packets.entry[0] or times[0] != min(time for time in times if time is not None):
         return "it does not begin with a keyframe"
     if "avi" in formats and stream.codec_context.has_b_frames:
         return "AVI does not say when a B picture is shown"
-    if codec in {"mpeg4", "msmpeg4v3"} and any(packet.size <= _MPEG4_EMPTY for packet in packets):
+    if codec in {"mpeg4", "msmpeg4v3"} and min(packets.size) <= _MPEG4_EMPTY:
         return "it holds packed or empty packets, which give more or less than one frame"
     return ""
 
 # %% ../nbs/00_video.ipynb #80674885
 def _misread(
     container: av.container.InputContainer,  # opened
-    packets: list[_Packet],  # in the order of the file, timestamps present
+    packets: _Packets,  # in the order of the file, timestamps present
     first: av.VideoFrame,  # the first frame
 ) -> str:  # empty: all decoders agree
     "Why decoders other than PyAV would return wrong frames of a file that can be read by its packets."
@@ -410,11 +419,11 @@ def _misread(
         return "its display matrix mirrors the picture"
     if matrix != (_ONE, 0, 0, _ONE) and "mov" not in container.format.name:
         return "it is turned, which not every decoder sees in such a container"
-    if any(packet.marked and not packet.entry for packet in packets):
+    if packets.marked != packets.entry:
         return "it marks keyframes that are none"
-    shown = np.array([packet.pts for packet in packets])
+    shown = np.array(packets.pts)
     earliest = np.minimum.accumulate(shown[::-1])[::-1]  # of all pictures from here to the end of the file
-    if any(packet.entry and earliest[i] < shown[i] for i, packet in enumerate(packets)):
+    if np.any(earliest[packets.entry] < shown[packets.entry]):
         return "a group of its pictures refers to the one before"
     return ""
 
@@ -476,7 +485,9 @@ class _Index:
     timestamps: np.ndarray  # float64 (frames,): when each frame appears, seconds after the first
     number: dict[int, int] | None  # presentation timestamp -> frame number; None: only counting from the start tells
     keys: np.ndarray  # int64 (keyframes,): frame numbers at which decoding may start
-    key_dts: np.ndarray  # int64 (keyframes,): timestamps to seek to for them
+    key_times: np.ndarray  # int64 (keyframes,): timestamps to seek to for them
+    key_places: np.ndarray  # int64 (keyframes,): their places in `kept`
+    kept: list[Any]  # all packets in the order of the file; none: to be read again
     matrix: tuple[int, int, int, int]  # display matrix a, b, c, d
     doubts: str  # why only PyAV is trusted with this file; empty: no doubts
 
@@ -485,16 +496,24 @@ class _Index:
         return int(np.searchsorted(self.keys, frame, side="right")) - 1
 
 # %% ../nbs/00_video.ipynb #f8cb51a1
+def _decoded(
+    stream: av.VideoStream,  # whose decoder is fed
+    packets: Iterable[Any],  # av.Packets, from a keyframe on
+) -> Iterator[av.VideoFrame]:
+    "The frames that packets give, to the last one that the decoder holds back."
+    for packet in chain(packets, [None]):
+        yield from stream.codec_context.decode(packet)
+
+
 def _decode(
     name: str,  # path
-    container: av.container.InputContainer,  # opened, at the place to begin
-    stream: av.VideoStream,  # its video
+    frames: Iterable[av.VideoFrame],  # as a decoder gives them
     only_first: bool,  # stop after one frame?
 ) -> tuple[av.VideoFrame, list[int | None]]:  # the first frame, the presentation timestamps of all decoded frames
     "Decode one frame, or all."
     first, times = None, []
     try:
-        for frame in container.decode(stream):
+        for frame in frames:
             first = first or frame
             times.append(frame.pts)
             if only_first:
@@ -514,49 +533,51 @@ def _survey(
     stream: av.VideoStream,  # its video
 ) -> _Index:
     "Walk over a file's packets and decode its first frame, or all frames where the packets do not tell enough."
-    packets = _packets(source.name, container, stream)
+    packets = _walk(source, container, stream)
     _refuse_truncated(source, container, stream, packets)
     doubts = _must_count(set(container.format.name.split(",")), stream, packets)
     if not doubts:
-        container.seek(packets[0].dts or packets[0].pts or 0, stream=stream)
-        first, _ = _decode(source.name, container, stream, only_first=True)
-        return _index(source, stream, first, packets, [], _misread(container, packets, first))
+        if not packets.kept:
+            container.seek(packets.dts[0] or packets.pts[0] or 0, stream=stream)
+        first, _ = _decode(source.name, _decoded(stream, packets.kept) if packets.kept else container.decode(stream), only_first=True)
+        return _index(source, stream, first, packets, packets.pts, _misread(container, packets, first))
     # such a container may not lead back to its beginning
     again, same = _open(source)
     with again:
-        first, times = _decode(source.name, again, same, only_first=False)
-        return _index(source, same, first, [], times, doubts)
+        first, times = _decode(source.name, again.decode(same), only_first=False)
+        return _index(source, same, first, None, times, doubts)
 
 # %% ../nbs/00_video.ipynb #f6676759
 def _index(
     source: _Source,  # the file
     stream: av.VideoStream,  # opened
     first: av.VideoFrame,  # the first frame
-    packets: list[_Packet],  # one a frame, with timestamps; empty: the frames were counted
-    counted: list[int | None],  # presentation timestamps of the frames that were counted
+    packets: _Packets | None,  # one a frame, with timestamps; None: the frames were counted
+    times: list[int | None],  # presentation timestamps of the frames, in the order of the file or as they were counted
     doubts: str,  # why only PyAV is trusted
 ) -> _Index:
     "Put frames in the order of display and number them."
     base, rate = float(stream.time_base or 0), float(stream.average_rate or stream.guessed_rate or 0)
-    times = [packet.pts for packet in packets] or counted
     # some decoders hand old AVI files' timestamps through in the order of the file: worthless
-    usable = None not in times and bool(packets or np.all(np.diff(np.array(times, dtype=np.int64)) > 0))
+    usable = None not in times and bool(packets is not None or np.all(np.diff(np.array(times, dtype=np.int64)) > 0))
     pts = np.array(times if usable else range(len(times)), dtype=np.int64)
     order = np.argsort(pts)
     seconds = (pts[order] - pts[order[0]]) * (base if usable else 1 / (rate or 25.0))
     rate = rate or (len(times) - 1) / max(float(seconds[-1]), 1e-6) or 25.0
-    keys = key_dts = np.zeros(1, dtype=np.int64)
+    keys = key_times = np.zeros(1, dtype=np.int64)
     number = None
-    if packets:
-        dts = np.array([packet.pts if packet.dts is None else packet.dts for packet in packets], dtype=np.int64)
-        keys = np.flatnonzero(np.array([packet.entry for packet in packets])[order])
-        key_dts = dts[order][keys]
-        number = {int(time): place for place, time in enumerate(pts[order])}
+    if packets is not None:
+        keys = np.flatnonzero(np.array(packets.entry)[order])
+        # MP4, asked for the time at which a keyframe is decoded, leads to the keyframe before; asked for the time at which it is shown, it might
+        # lead to one right after it that is none
+        dts = np.array([shown if time is None else time for shown, time in zip(pts.tolist(), packets.dts, strict=True)])
+        key_times = (pts if packets.marked == packets.entry else dts)[order][keys]
+        number = dict(zip(pts[order].tolist(), range(len(pts)), strict=True))
     matrix = _display_matrix(first)
     height, width = _upright(np.empty((first.height, first.width, 3), np.uint8), matrix).shape[:2]
     duration = float(seconds[-1]) + 1 / rate
     info = VideoInfo(source.name, len(times), rate, width, height, duration, stream.codec_context.name, _rotation(matrix))
-    return _Index(source, info, seconds, number, keys, key_dts, matrix, doubts)
+    return _Index(source, info, seconds, number, keys, key_times, order[keys], packets.kept if packets else [], matrix, doubts)
 
 # %% ../nbs/00_video.ipynb #0f97b94c
 def probe(
@@ -588,9 +609,12 @@ class _PyAVDecoder:
     def __init__(self, index: _Index, opened: _Opened | None = None) -> None:
         self._index, self._convert = index, VideoReformatter()
         self._container, self._stream = opened or _open(index.source)
-        self._frames, self._position = self._container.decode(self._stream), index.info.frames  # past the end: the first read finds its place
+        self._length_bytes = _length_bytes(self._stream) if self._stream.codec_context.name == "h264" else 0
+        self._wanted, self._last = frozenset[int](), -1
+        self._frames, self._position = iter(()), index.info.frames  # past the end: the first read finds its place
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
+        self._wanted, self._last = frozenset(wanted.tolist()), int(wanted[-1])
         return np.stack([self._one(int(frame)) for frame in wanted])
 
     def _one(self, wanted: int) -> np.ndarray:
@@ -612,12 +636,26 @@ class _PyAVDecoder:
     def _approach(self, place: int, wanted: int) -> None:
         if self._position <= wanted and self._index.keys[place] - self._position <= _WORTH_A_SEEK:
             return
-        if self._index.number is None:
+        index = self._index
+        if index.number is None:
             self._container.close()
-            self._container, self._stream = _open(self._index.source)
+            self._container, self._stream = _open(index.source)
+            self._frames = self._container.decode(self._stream)
         else:
-            self._container.seek(int(self._index.key_dts[place]), stream=self._stream)
-        self._frames, self._position = self._container.decode(self._stream), int(self._index.keys[place])
+            self._frames = _decoded(self._stream, (packet for packet in self._packets(place) if not self._spared(packet)))
+        self._position = int(index.keys[place])
+
+    def _packets(self, place: int) -> Iterable[Any]:
+        if self._index.kept:
+            self._stream.codec_context.flush_buffers()
+            return self._index.kept[self._index.key_places[place] :]
+        self._container.seek(int(self._index.key_times[place]), stream=self._stream)
+        return (packet for packet in self._container.demux(self._stream) if packet.size)
+
+    def _spared(self, packet: Any) -> bool:
+        # not a picture after the last one that is wanted: the next read may want it, and goes on from here
+        number = self._last if not self._length_bytes or packet.pts is None else self._index.number.get(packet.pts, self._last)  # type: ignore[union-attr]
+        return number < self._last and number not in self._wanted and _is_leaf(packet, self._length_bytes)
 
     def close(self) -> None:
         self._container.close()

@@ -266,7 +266,7 @@ def test_refusals_change_nothing(raw: Path, undisturbed: Path, tmp_path: Path) -
     before = contents(undisturbed)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "diary.txt").touch()
-    for data, out, options, told in ((raw, undisturbed, {"settings": Settings(crf=30)}, "crf 25, now 30"), (raw, raw / "out", {}, "outside"),
+    for data, out, options, told in ((raw, undisturbed, {"settings": Settings(crf=30)}, "crf 23, now 30"), (raw, raw / "out", {}, "outside"),
                                      (undisturbed / "manifest.csv", undisturbed, {}, "never replace"), (raw, tmp_path / "full", {}, "not an empty folder"),
                                      (tmp_path / "none", tmp_path / "out", {}, "does not exist"), (raw, tmp_path / "out", {"shard": (3, 2)}, "3/2"),
                                      (raw, tmp_path / "out", {"workers": -1}, "-1")):
@@ -515,7 +515,7 @@ def test_the_command(raw: Path, undisturbed: Path, tmp_path: Path, capsys: pytes
     assert "14 videos" in shown.out and "3 failed" in shown.out and Manifest.load(undisturbed).hash[:12] in shown.out
     assert all(f"FAILED {path}: " in shown.out for path in BAD) and "3 videos could not be prepared" in shown.err
     assert main([*words, "--shard", "0.5"]) == 2 and "3/8" in capsys.readouterr().err
-    assert main([*words, "--crf", "30"]) == 2 and "crf 25, now 30" in capsys.readouterr().err
+    assert main([*words, "--crf", "30"]) == 2 and "crf 23, now 30" in capsys.readouterr().err
     assert main(["prepare", str(raw / "test"), "--out", str(tmp_path / "good"), "--workers", "0"]) == 0
 
 

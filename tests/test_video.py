@@ -1,5 +1,6 @@
 "The video room: three decoders, one answer; every bad file named; nothing left behind."
 import csv
+import itertools
 import logging
 import os
 import pickle
@@ -18,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ivdr import video
+from ivdr import prepare, video
 from ivdr.video import VIDEO_SUFFIXES, VideoError, VideoReader, available_backends, probe, write_video
 
 UNIT = Path(__file__).parents[1].parent / "shared" / "realdata" / "unit"
@@ -177,23 +178,22 @@ def test_every_request_gives_the_same_frames_whatever_came_before(sample, reques
                 assert difference(frame, truth[number]) < 2
 
 
-def test_each_frame_is_decoded_once_on_one_way_forward(sample, monkeypatch):
-    converted, started = [], []
-    import ivdr.video
+@pytest.fixture(params=["packets kept", "packets read again"])
+def kept(request, monkeypatch):
+    "Small files and large ones are read in two ways."
+    if request.param != "packets kept":
+        monkeypatch.setattr(video, "_KEPT", 0)
 
-    rgb = ivdr.video._rgb
-    monkeypatch.setattr(ivdr.video, "_rgb", lambda frame, index, *rest: converted.append(index.number[frame.pts]) or rgb(frame, index, *rest))
+
+def test_each_frame_is_decoded_once_on_one_way_forward(sample, kept, monkeypatch):
+    converted, started = [], []
+    rgb, begin = video._rgb, video._PyAVDecoder._packets
+    monkeypatch.setattr(video, "_rgb", lambda frame, index, *rest: converted.append(index.number[frame.pts]) or rgb(frame, index, *rest))
+    monkeypatch.setattr(video._PyAVDecoder, "_packets", lambda self, place: started.append(int(self._index.keys[place])) or begin(self, place))
     with VideoReader(sample, "pyav") as reader:
-        container = reader._decoder._container
-        seek = container.seek
-        reader._decoder._container = type("Watched", (), {
-            "seek": lambda self, time, stream: started.append(time) or seek(time, stream=stream),
-            "decode": lambda self, stream: container.decode(stream), "close": lambda self: container.close(),
-        })()
         reader.frames([[50, 2, 30, 2], [31, 50, 3, 2]])
-        keys, times = reader._index.keys.tolist(), reader._index.key_dts.tolist()
     assert converted == [2, 3, 30, 31, 50]
-    assert [keys[times.index(time)] for time in started] == [0, 24, 48]  # to the first keyframe and over to the next ones, never back
+    assert started == [0, 24, 48]  # to the first keyframe and over to the next ones, never back
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -219,43 +219,75 @@ def remuxed(source, target, first=0, shift=0, **options):
     return target
 
 
-UNWALKED = {
-    "plain": lambda path, film: encode(path, film, options={"bf": "0", "g": "12"}),
-    "one group": lambda path, film: encode(path, film, options={"bf": "0", "g": "999", "sc_threshold": "0"}),
-    "prepared": lambda path, film: encode(path, film, options={"bf": "0", "g": "16", "tune": "fastdecode", "preset": "veryfast"}),
-    "uneven": lambda path, film: encode(path, film, options={"bf": "0"}, moments=np.cumsum(1 + np.arange(len(film)) % 3)),
-}
-WALKED = {
-    "late": lambda path, film: encode(path, film, options={"bf": "0"}, offset=500),
-    "B pictures": lambda path, film: encode(path, film, options={"bf": "2"}),
-    "creeping refresh": lambda path, film: encode(path, film, options={"bf": "0", "x264-params": "intra-refresh=1"}),
-    "fragments": lambda path, film: remuxed(UNWALKED["plain"](path.with_name("whole.mp4"), film), path, movflags="frag_keyframe+empty_moov"),
-    "cut": lambda path, film: remuxed(UNWALKED["plain"](path.with_name("whole.mp4"), film), path, first=12, shift=17),
-    "another coder": lambda path, film: encode(path, film, codec="mpeg4", options={"g": "12"}),
+X264 = {  # kind -> file, options, how many of 64 pictures are decoded to get one in four of them, and whether seeking finds each keyframe
+    "prepared": ("a.mp4", prepare.Settings().options, 38, True),
+    "no B pictures": ("a.mp4", {"bf": "0", "g": "12"}, 64, True),
+    "as x264 likes it": ("a.mp4", {"g": "24"}, 50, True),
+    "as x264 likes it, Matroska": ("a.mkv", {"g": "24"}, 50, True),
+    "sixteen B pictures": ("a.mp4", {"g": "32", "bf": "16", "x264-params": "b-adapt=0:b-pyramid=none"}, 30, True),
+    "pyramids": ("a.mp4", {"g": "32", "bf": "8", "x264-params": "b-adapt=0:b-pyramid=normal"}, 50, True),
+    "slices": ("a.mp4", {"g": "24", "x264-params": "slices=4"}, 50, True),
+    "open groups": ("a.mkv", {"g": "12", "x264-params": "open-gop=1:scenecut=0"}, 64, False),
+    "creeping refresh": ("a.mp4", {"bf": "0", "x264-params": "intra-refresh=1"}, 64, True),
 }
 
 
-@pytest.mark.parametrize("kind", [*UNWALKED, *WALKED])
-def test_what_the_table_says_is_what_a_walk_finds(kind, film, tmp_path, monkeypatch):
-    path = (UNWALKED | WALKED)[kind](tmp_path / "film.mp4", film)
-    answers, table = [], []
-    ask = video._table
+@pytest.mark.parametrize("kind", X264)
+def test_pictures_that_nobody_wants_are_left_out_and_the_others_are_the_same(tmp_path, film, kept, kind, monkeypatch):
+    name, options, most, found = X264[kind]
+    path, fed, landed = encode(tmp_path / name, film, options=options), [], []
+    truth, _ = in_order(path)
+    decoded, begin = video._decoded, video._PyAVDecoder._packets
+    monkeypatch.setattr(video, "_decoded", lambda stream, packets: decoded(stream, (fed.append(packet) or packet for packet in packets)))
 
-    def noted(*given):
-        found = ask(*given)
-        table.append(len(found) > 0)
-        return found
+    def watched(self, place):
+        packets = iter(begin(self, place))
+        first = next(packets)
+        landed.append(self._index.number[first.pts] == self._index.keys[place])
+        return itertools.chain([first], packets)
 
-    monkeypatch.setattr(video, "_table", noted)
-    for _ in range(2):
+    monkeypatch.setattr(video._PyAVDecoder, "_packets", watched)
+    with VideoReader(path, "pyav") as reader:
+        fed.clear()
+        np.testing.assert_array_equal(reader.frames(range(1, 64, 4)), [truth[number] for number in range(1, 64, 4)])
+        assert len(fed) <= most
+        # blocks one after the other, back, and on from a place whose neighbours were left out
+        for wanted in (range(0, 20), range(20, 40), [3], [9], [10, 11], [25, 60], [26], [61, 62, 63]):
+            np.testing.assert_array_equal(reader.frames(wanted), [truth[number] for number in wanted])
+    assert all(landed) or not found
+
+
+ENVELOPES = {
+    "uneven times": lambda path, film: encode(path, film, moments=np.cumsum(1 + np.arange(len(film)) % 3)),
+    "begins late": lambda path, film: encode(path, film, offset=500),
+    "fragments": lambda path, film: remuxed(write_video(path.with_name("whole.mp4"), film), path, movflags="frag_keyframe+empty_moov"),
+    "cut, so that some times are negative": lambda path, film: remuxed(write_video(path.with_name("whole.mp4"), film), path, first=12, shift=17),
+}
+
+
+@pytest.mark.parametrize("kind", ENVELOPES)
+def test_envelopes_change_no_frame(tmp_path, film, kept, kind):
+    path = ENVELOPES[kind](tmp_path / "film.mp4", film)
+    truth, times = in_order(path)
+    with VideoReader(path, "pyav") as reader:
+        assert len(reader) == len(truth)
+        np.testing.assert_allclose(reader.timestamps, np.array(times) - times[0], atol=1e-3)
+        for wanted in (range(len(truth)), range(2, len(truth), 5), [40, 7]):
+            np.testing.assert_array_equal(reader.frames(wanted), [truth[number] for number in wanted])
+
+
+@pytest.mark.skipif(not REAL, reason=f"no real video files at {UNIT}")
+@pytest.mark.parametrize("seed", range(4))
+def test_real_clips_are_the_same_frames_as_all_in_order(kept, seed):
+    rng = np.random.default_rng(seed)
+    files = [path for path in REAL if path.name not in UNREADABLE and path.name != "corrupted.mp4" and path.stat().st_size < 600_000]
+    for path in [*rng.choice(files, 3, replace=False), *rng.choice(sorted(UNIT.parent.glob("*/*/*.mp4")), 12, replace=False)]:
         with VideoReader(path, "pyav") as reader:
-            index = reader._index
-            answers.append((index.info, index.timestamps.tolist(), index.number, index.keys.tolist(), index.key_dts.tolist(), index.doubts,
-                            reader.frames(range(len(reader))).numpy().tobytes()))
-        monkeypatch.setattr(video, "_table", lambda *given: ())
-    assert answers[0] == answers[1]
-    # a start that is not at 0 is an edit list, after which the table may say no more: both ways are right
-    assert kind == "late" or table == [kind in UNWALKED]
+            truth = reader.frames(range(len(reader)))
+            for _ in range(4):
+                stride = int(rng.integers(1, 6))
+                wanted = np.arange(rng.integers(0, max(1, len(truth) - 16 * stride)), len(truth), stride)[:16]
+                assert torch.equal(reader.frames(wanted), truth[wanted]), path.name
 
 
 def test_timestamps_of_variable_frame_rate_and_late_start(tmp_path, film):
@@ -448,18 +480,21 @@ def test_permission_denied(sample, folder_mode, file_mode):
 def test_damage_in_the_middle_spares_what_can_be_read(tmp_path, film):
     path = write_video(tmp_path / "film.mp4", film, gop=64)
     with av.open(str(path)) as container:
-        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
-    data = bytearray(path.read_bytes())
-    # the length of the unit says more than the packet holds: decoding stops there
-    place = packets[40][0]
-    data[place : place + 4] = b"\xff\xff\xff\xff"
-    path.write_bytes(data)
-    for backend in BACKENDS:
-        with VideoReader(path, backend) as reader:
-            assert difference(reader.frames([0, 20]), film[[0, 20]]) < 8
-            with pytest.raises(VideoError, match=r"film.mp4: frame 63 of 64 cannot be decoded"):
-                reader.frames([20, 63])
-            assert difference(reader.frames([10]), film[10:11]) < 8
+        packets = [p for p in container.demux(video=0) if p.size]
+        numbers = {time: number for number, time in enumerate(sorted(p.pts for p in packets))}
+    whole = path.read_bytes()
+    for leaf in (False, True):
+        broken = next(p for p in packets[40:] if video._is_leaf(p, 4) == leaf)
+        # the length of the unit says more than the packet holds: decoding stops there
+        path.write_bytes(whole[: broken.pos] + b"\xff\xff\xff\xff" + whole[broken.pos + 4 :])
+        for backend in BACKENDS:
+            with VideoReader(path, backend) as reader:
+                assert difference(reader.frames([0, 20]), film[[0, 20]]) < 8
+                lost = numbers[broken.pts] if leaf else 63
+                with pytest.raises(VideoError, match=rf"film.mp4: frame {lost} of 64 cannot be decoded"):
+                    reader.frames([20, lost])
+                assert difference(reader.frames([10]), film[10:11]) < 8
+                assert not leaf or difference(reader.frames([20, 63]), film[[20, 63]]) < 8, "nothing is made from a leaf"
 
 
 @pytest.mark.parametrize("indices", [[64], [-1], [0, 1000]])
