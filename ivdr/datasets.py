@@ -964,7 +964,7 @@ def read_clips(
     stride: int,  # frames of the video from one clip frame to the next
     rng: np.random.Generator,  # what the view rule draws from
     size: tuple[int, int] | None = None,  # (height, width) after resizing, pixels; None: as in the file
-    backend: str = "decord",  # decoder, see `VideoReader`
+    backend: str = "pyav",  # decoder: "pyav", the fastest, "decord" or "torchcodec", see `VideoReader`
 ) -> tuple[Tensor, Frames, int]:  # clips uint8 (V,T,H,W,3), their frame numbers (V,T), frames in the video
     "All clips of a video from one open and one pass: each frame is decoded and resized once, however many clips share it."
     with VideoReader(path, backend) as reader:
@@ -1031,7 +1031,7 @@ class _ClipSource:
         clip_len: int,  # T, frames in a clip
         stride: int,  # frames of the video from one clip frame to the next
         size: tuple[int, int] | None = (128, 171),  # (height, width) after resizing, pixels; None: as in the file
-        backend: str = "decord",  # decoder, see `VideoReader`
+        backend: str = "pyav",  # decoder: "pyav", the fastest, "decord" or "torchcodec", see `VideoReader`
         seed: int = 0,  # of the run
         cache: bool = False,  # keep every video decoded and resized in memory (each worker keeps its own)
         max_bad_share: float = 0.05,  # share of videos that may turn out unreadable and be replaced; 0: none, the error is raised

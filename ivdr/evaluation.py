@@ -95,7 +95,7 @@ class Protocol:
     query_split: str = "test"  # split whose videos ask
     gallery_split: str = "train"  # split whose videos are ranked, and on which probes are fitted
     pooling: Pooling = "mean"  # clip feature: see `pool_clips`; the video feature is the mean over its clips
-    backend: str = "decord"  # video decoder
+    backend: str = "pyav"  # video decoder
     placement: Placement = "uniform"  # where the clips lie: "uniform" (`uniform_clips`) or "tclr" (`SpacedViews`)
     pool_window: tuple[int, int, int] | None = None  # of pooling "max": frames, rows and columns of a window on the last map; None: all of it
     source: str = dataclasses.field(default="", compare=False)  # whose protocol it is, and what has to be known about it

@@ -600,25 +600,58 @@ class _Decoder(Protocol):
         "Give files and memory back."
 
 # %% ../nbs/00_video.ipynb #c0ad5ec2
-_WORTH_A_SEEK = 4  # frames: decoding so many costs less than to seek
+class _Feed:
+    "What a decoder is given: packets from a keyframe on, without pictures that nobody wants and no other is made from."
+
+    def __init__(self, index: _Index, opened: _Opened) -> None:
+        self._index, (self._container, self._stream) = index, opened
+        self._length_bytes = _length_bytes(self._stream) if self._stream.codec_context.name == "h264" else 0
+        self.wanted, self.last = frozenset[int](), -1  # frame numbers, and the highest of them
+
+    def frames(self, place: int) -> Iterator[av.VideoFrame]:
+        "Decoded frames from a keyframe on, by its place in the index."
+        if self._index.number is None:
+            self._container.close()
+            self._container, self._stream = _open(self._index.source)
+            return self._container.decode(self._stream)
+        return _decoded(self._stream, (packet for packet in self.packets(place) if not self._spared(packet)))
+
+    def packets(self, place: int) -> Iterable[Any]:
+        "All packets from a keyframe on."
+        if self._index.kept:
+            self._stream.codec_context.flush_buffers()
+            return self._index.kept[self._index.key_places[place] :]
+        self._container.seek(int(self._index.key_times[place]), stream=self._stream)
+        return (packet for packet in self._container.demux(self._stream) if packet.size)
+
+    def _spared(self, packet: Any) -> bool:
+        # not a picture after the last one that is wanted: the next read may want it, and goes on from here
+        number = (self._index.number or {}).get(packet.pts, self.last)
+        return bool(self._length_bytes) and number < self.last and number not in self.wanted and _is_leaf(packet, self._length_bytes)
+
+    def close(self) -> None:
+        self._container.close()
 
 # %% ../nbs/00_video.ipynb #9637eb03
+_WORTH_A_SEEK = 4  # frames: decoding so many costs less than to seek
+
+
 class _PyAVDecoder:
     "Decode with PyAV, whose wheel carries an FFmpeg."
 
     def __init__(self, index: _Index, opened: _Opened | None = None) -> None:
-        self._index, self._convert = index, VideoReformatter()
-        self._container, self._stream = opened or _open(index.source)
-        self._length_bytes = _length_bytes(self._stream) if self._stream.codec_context.name == "h264" else 0
-        self._wanted, self._last = frozenset[int](), -1
-        self._frames, self._position = iter(()), index.info.frames  # past the end: the first read finds its place
+        self._index, self._feed, self._convert = index, _Feed(index, opened or _open(index.source)), VideoReformatter()
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._position = index.info.frames  # past the end: the first read finds its place
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
-        self._wanted, self._last = frozenset(wanted.tolist()), int(wanted[-1])
+        self._feed.wanted, self._feed.last = frozenset(wanted.tolist()), int(wanted[-1])
         return np.stack([self._one(int(frame)) for frame in wanted])
 
     def _one(self, wanted: int) -> np.ndarray:
-        self._approach(self._index.keyframe(wanted), wanted)
+        place = self._index.keyframe(wanted)
+        if self._position > wanted or self._index.keys[place] - self._position > _WORTH_A_SEEK:
+            self._frames, self._position = self._feed.frames(place), int(self._index.keys[place])
         reason, numbers = "no such frame comes", self._index.number
         try:
             for frame in self._frames:
@@ -633,32 +666,8 @@ class _PyAVDecoder:
         n_frames = self._position = self._index.info.frames  # past the end: the next read starts anew
         raise VideoError(self._index.info.path, f"frame {wanted} of {n_frames} cannot be decoded: {reason}")
 
-    def _approach(self, place: int, wanted: int) -> None:
-        if self._position <= wanted and self._index.keys[place] - self._position <= _WORTH_A_SEEK:
-            return
-        index = self._index
-        if index.number is None:
-            self._container.close()
-            self._container, self._stream = _open(index.source)
-            self._frames = self._container.decode(self._stream)
-        else:
-            self._frames = _decoded(self._stream, (packet for packet in self._packets(place) if not self._spared(packet)))
-        self._position = int(index.keys[place])
-
-    def _packets(self, place: int) -> Iterable[Any]:
-        if self._index.kept:
-            self._stream.codec_context.flush_buffers()
-            return self._index.kept[self._index.key_places[place] :]
-        self._container.seek(int(self._index.key_times[place]), stream=self._stream)
-        return (packet for packet in self._container.demux(self._stream) if packet.size)
-
-    def _spared(self, packet: Any) -> bool:
-        # not a picture after the last one that is wanted: the next read may want it, and goes on from here
-        number = self._last if not self._length_bytes or packet.pts is None else self._index.number.get(packet.pts, self._last)  # type: ignore[union-attr]
-        return number < self._last and number not in self._wanted and _is_leaf(packet, self._length_bytes)
-
     def close(self) -> None:
-        self._container.close()
+        self._feed.close()
 
 # %% ../nbs/00_video.ipynb #f4411c4d
 def _rgb(

@@ -187,9 +187,9 @@ def kept(request, monkeypatch):
 
 def test_each_frame_is_decoded_once_on_one_way_forward(sample, kept, monkeypatch):
     converted, started = [], []
-    rgb, begin = video._rgb, video._PyAVDecoder._packets
+    rgb, begin = video._rgb, video._Feed.packets
     monkeypatch.setattr(video, "_rgb", lambda frame, index, *rest: converted.append(index.number[frame.pts]) or rgb(frame, index, *rest))
-    monkeypatch.setattr(video._PyAVDecoder, "_packets", lambda self, place: started.append(int(self._index.keys[place])) or begin(self, place))
+    monkeypatch.setattr(video._Feed, "packets", lambda self, place: started.append(int(self._index.keys[place])) or begin(self, place))
     with VideoReader(sample, "pyav") as reader:
         reader.frames([[50, 2, 30, 2], [31, 50, 3, 2]])
     assert converted == [2, 3, 30, 31, 50]
@@ -237,7 +237,7 @@ def test_pictures_that_nobody_wants_are_left_out_and_the_others_are_the_same(tmp
     name, options, most, found = X264[kind]
     path, fed, landed = encode(tmp_path / name, film, options=options), [], []
     truth, _ = in_order(path)
-    decoded, begin = video._decoded, video._PyAVDecoder._packets
+    decoded, begin = video._decoded, video._Feed.packets
     monkeypatch.setattr(video, "_decoded", lambda stream, packets: decoded(stream, (fed.append(packet) or packet for packet in packets)))
 
     def watched(self, place):
@@ -246,7 +246,7 @@ def test_pictures_that_nobody_wants_are_left_out_and_the_others_are_the_same(tmp
         landed.append(self._index.number[first.pts] == self._index.keys[place])
         return itertools.chain([first], packets)
 
-    monkeypatch.setattr(video._PyAVDecoder, "_packets", watched)
+    monkeypatch.setattr(video._Feed, "packets", watched)
     with VideoReader(path, "pyav") as reader:
         fed.clear()
         np.testing.assert_array_equal(reader.frames(range(1, 64, 4)), [truth[number] for number in range(1, 64, 4)])
