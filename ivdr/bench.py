@@ -237,8 +237,8 @@ def bench_decode(
     rounds: int = 12,  # turns of every decoder on every file, at other places of the video each time, the same for all decoders
 ) -> Bench:
     "Milliseconds a clip, of every file with every decoder; decoding alone, at the size of the file."
-    backends = [name for name in ("decord", "pyav", "torchcodec") if name in available_backends()]
-    first, ms = backends[0], dict[tuple[str, str, str], float]()
+    first, ms = config.clips.backend, dict[tuple[str, str, str], float]()
+    backends = sorted(available_backends(), key=lambda name: name != first)
     for folder in [data] if against is None else [data, against]:
         manifest = open_manifest(folder)
         for index in _spread(manifest, videos):
@@ -248,8 +248,10 @@ def bench_decode(
             ms |= {(str(folder), str(manifest.table["path"].iloc[index]), name): taken[name] / clips for name in backends}
     mean = {(folder, name): statistics.mean([value for key, value in ms.items() if key[0] == folder and key[2] == name])
             for folder, name in {(key[0], key[2]) for key in ms}}  # fmt: skip
-    timings = [Timing(f"{first} and pyav", mean[str(data), first], mean[str(data), "pyav"])]
-    timings += [] if against is None else [Timing(f"{name}, against {Path(against).name}"[:34], mean[str(data), name], mean[str(against), name]) for name in backends]
+    if against is None:
+        timings = [Timing(f"{first} and {name}", mean[str(data), first], mean[str(data), name]) for name in backends[1:] or backends]
+    else:
+        timings = [Timing(f"{name}, against {Path(against).name}"[:34], mean[str(data), name], mean[str(against), name]) for name in backends]
     rows = [f"{path[-34:]:34s}" + "".join(f" {ms[folder, path, name]:10.2f}" for name in backends) for folder, path in dict.fromkeys(key[:2] for key in ms)]
     table = ("", f"{'ms a clip':34s}" + "".join(f" {name:>10s}" for name in backends), *rows)
     setting = {"recipe": config.recipe, "length": config.clips.length, "stride": config.clips.stride, "threads": 1}
