@@ -31,14 +31,14 @@ from torch import Tensor, nn
 
 from .augment import ClipAugment
 from .backbones import FlatConv3d, lay_like
-from .datasets import Manifest, VideoClips, make_loader, open_manifest, read_clips, steps_per_epoch
+from .datasets import Manifest, make_loader, open_manifest, read_clips, steps_per_epoch
 from .evaluation import nearest
 from .iivdr import Method
 from .measure import video_cost
 from .sampling import sample_rng
 from .tcgl import node_nce
 from .tclr import tclr_terms, tclr_terms_loop
-from .training import TrainConfig, batch_inputs, build_method, build_network, create_optimizer, train_step
+from .training import TrainConfig, batch_inputs, build_method, build_network, create_optimizer, train_step, training_clips
 from .video import available_backends
 
 # %% ../nbs/19_bench.ipynb #9118d044
@@ -300,11 +300,10 @@ def bench_loader(
     rounds: int = 3,  # turns of each
 ) -> Bench:
     "Clips a second of the training loader against those of bare decoding: the same samples of the same files in as many processes."
-    manifest, augment = open_manifest(data), ClipAugment(config.clips.augment, config.clips.size)
+    manifest = open_manifest(data)
     size, per_epoch = min(config.batch_size, len(manifest)), steps_per_epoch(len(manifest), min(config.batch_size, len(manifest)))
     steps = max(workers + 1, -(-reads // size))
-    clips = VideoClips(manifest, _view_rule(config), config.clips.length, config.clips.stride, config.clips.frame_size or augment.frame_size,
-                       config.clips.backend, config.seed, max_bad_share=0)  # fmt: skip
+    clips = training_clips(dataclasses.replace(config, clips=dataclasses.replace(config.clips, cache=False)), manifest, _view_rule(config), max_bad_share=0)
     loader, memory = make_loader(clips, size, config.seed, workers, 0, steps), list[float]()
     batches = list(loader.batch_sampler)  # type: ignore[arg-type]
 

@@ -14,12 +14,15 @@ import hashlib
 import itertools
 import json
 import logging
+import math
+import multiprocessing
 import os
 import posixpath
 import re
 import stat
 import sys
 import unicodedata
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +36,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 from tqdm.auto import tqdm
@@ -967,13 +970,23 @@ def read_clips(
     backend: str = "pyav",  # decoder: "pyav", the fastest, "decord" or "torchcodec", see `VideoReader`
 ) -> tuple[Tensor, Frames, int]:  # clips uint8 (V,T,H,W,3), their frame numbers (V,T), frames in the video
     "All clips of a video from one open and one pass: each frame is decoded and resized once, however many clips share it."
+    pixels, place, frames, n_frames = _read_once(path, views, clip_len, stride, rng, size, backend)
+    return frames_at(pixels, place), frames, n_frames
+
+
+_Once = tuple[Tensor, Frames, Frames, int]  # frames uint8 (N,H,W,3), which of them each clip has (V,T), their numbers in the video (V,T), frames in the video
+
+
+def _read_once(
+    path: str | Path, views: ViewRule, clip_len: int, stride: int, rng: np.random.Generator, size: tuple[int, int] | None, backend: str,
+) -> _Once:
+    "The frames that the clips of a video share, and where they go."
     with VideoReader(path, backend) as reader:
         # the decoder's own count: decoders disagree by a frame on some files
         n_frames = len(reader)
         frames = views(n_frames, clip_len, stride, rng)
         wanted, place = np.unique(frames, return_inverse=True)
-        pixels = resize_frames(reader.frames(wanted), size)
-    return frames_at(pixels, place.reshape(frames.shape)), frames, n_frames
+        return resize_frames(reader.frames(wanted), size), place.reshape(frames.shape), frames, n_frames
 
 # %% ../nbs/03_datasets.ipynb #60b2577e
 def _check_bad(
@@ -999,26 +1012,24 @@ def stand_ins(
     return (int(video) for video in np.roll(order, -start) if video != index)
 
 # %% ../nbs/03_datasets.ipynb #bfe762d9
-_Clips = tuple[Tensor, Frames, int]  # what `read_clips` returns
-
 def _first_readable(
     candidates: Iterable[int],  # videos by their index in the manifest: the one wanted, then its stand-ins
-    read: Callable[[int], _Clips],  # the clips of one of them, or a VideoError
+    read: Callable[[int], _Once],  # the frames of one of them, or a VideoError
     manifest: Manifest,  # the videos
     max_bad_share: float,  # share of them that may be unreadable; 0: the first error is raised as it is
-) -> tuple[int, _Clips, dict[int, str]]:  # the video that was read, its clips, and those before it: index -> "path: reason"
+) -> tuple[int, _Once, dict[int, str]]:  # the video that was read, its frames, and those before it: index -> "path: reason"
     "Read the first video that can be read, and list those that cannot."
     bad: dict[int, str] = {}
     for candidate in candidates:
         try:
-            clips = read(candidate)
+            once = read(candidate)
             break
         except VideoError as error:
             if max_bad_share == 0:
                 raise
             bad[candidate] = str(error)
             _check_bad(bad, manifest, max_bad_share)
-    return candidate, clips, bad
+    return candidate, once, bad
 
 # %% ../nbs/03_datasets.ipynb #92df0528
 class _ClipSource:
@@ -1047,15 +1058,15 @@ class _ClipSource:
         self._files = [str(file) for file in manifest.files]
         self._cached: dict[int, Tensor] = {}
 
-    def _clips(self, index: int, rng: np.random.Generator) -> _Clips:
+    def _once(self, index: int, rng: np.random.Generator) -> _Once:
         if not self.cache:
-            return read_clips(self._files[index], self.views, self.clip_len, self.stride, rng, self.size, self.backend)
+            return _read_once(self._files[index], self.views, self.clip_len, self.stride, rng, self.size, self.backend)
         if index not in self._cached:
             with VideoReader(self._files[index], self.backend) as reader:
                 self._cached[index] = resize_frames(reader.frames(np.arange(len(reader))), self.size)
         video = self._cached[index]
         frames = self.views(len(video), self.clip_len, self.stride, rng)
-        return frames_at(video, frames), frames, len(video)
+        return video, frames, frames, len(video)
 
 # %% ../nbs/03_datasets.ipynb #19431c61
 class VideoClips(_ClipSource, Dataset[dict[str, Any]]):
@@ -1069,15 +1080,23 @@ class VideoClips(_ClipSource, Dataset[dict[str, Any]]):
         key: tuple[int, int] | int,  # (epoch, index), or index alone for epoch 0
     ) -> dict[str, Any]:  # clips uint8 (V,T,H,W,3), frames int64 (V,T); index, epoch, label, n_frames int64; bad int64 (n,), bad_reason
         "One item. A video that cannot be read is replaced and listed under `bad`, up to `max_bad_share` of all."
+        pixels, place, item = self.parts(key)
+        return {"clips": frames_at(pixels, place), **item}
+
+    def parts(
+        self,
+        key: tuple[int, int] | int,  # (epoch, index), or index alone for epoch 0
+    ) -> tuple[Tensor, Frames, dict[str, Any]]:  # frames uint8 (N,H,W,3); which of them each clip has, int64 (V,T); the item without its clips
+        "One item whose clips are not laid out yet: clips of a video share frames."
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} videos")
         candidates = itertools.chain([index], stand_ins(self.seed, epoch, index, len(self)))
         # a stand-in takes the random numbers of the sample that it stands in for
-        video, (clips, frames, n_frames), bad = _first_readable(
-            candidates, lambda video: self._clips(video, sample_rng(self.seed, epoch, index)), self.manifest, self.max_bad_share)
+        video, (pixels, place, frames, n_frames), bad = _first_readable(
+            candidates, lambda video: self._once(video, sample_rng(self.seed, epoch, index)), self.manifest, self.max_bad_share)
         number = {"index": video, "epoch": epoch, "label": self.manifest.targets[video], "n_frames": n_frames}
-        return {"clips": clips, "frames": torch.from_numpy(frames), "bad": torch.tensor(list(bad), dtype=torch.int64), "bad_reason": list(bad.values()),
+        return pixels, place, {"frames": torch.from_numpy(frames), "bad": torch.tensor(list(bad), dtype=torch.int64), "bad_reason": list(bad.values()),
                 **{name: torch.tensor(value, dtype=torch.int64) for name, value in number.items()}}
 
 # %% ../nbs/03_datasets.ipynb #29b56f57
@@ -1115,37 +1134,108 @@ class _AddressedBatches(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(index)) for index in order[first : first + self.batch_size]]
 
 # %% ../nbs/03_datasets.ipynb #2bce8854
-_Item = dict[str, Any] | tuple[int, VideoError]  # what `VideoClips` gives, or which video could not be read and why
+_readers: "weakref.WeakValueDictionary[int, _BatchReader]" = weakref.WeakValueDictionary()  # of this process, by their numbers
 
-class _Caught(Dataset[_Item]):
-    "Hands a VideoError over as an item: one raised in a worker would arrive as a RuntimeError without path and reason."
 
-    def __init__(self, clips: VideoClips):
-        self.clips = clips
+class _Held(np.ndarray):
+    "An array that holds the tray it lies on."
 
-    def __len__(self) -> int:
-        return len(self.clips)
+    tray: "_Tray"
 
-    def __getitem__(self, key: tuple[int, int]) -> _Item:
-        try:
-            return self.clips[key]
-        except VideoError as error:
-            return key[1], error
+
+class _Tray:
+    "Clips of a batch on their way from a worker, in shared memory that goes back to it when this object is gone."
+
+    def __init__(self, reader: int, worker: int, number: int, shape: tuple[int, ...], memory: Tensor | None):
+        self.reader, self.worker, self.process, self.number = reader, worker, os.getpid(), number
+        self.shape, self.memory = shape, memory  # uint8 (bytes,), the first time that it is sent; then it is known
+        self._arrived = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        self._arrived = True
+        if self.memory is not None and self.reader in _readers:
+            _readers[self.reader].known[self.process, self.number] = self.memory
+
+    def _clips(self) -> Tensor:
+        return _readers[self.reader].known[self.process, self.number][: math.prod(self.shape)].view(self.shape)
+
+    def filled(self, count: int) -> "_Tray":
+        "The same with so many items on it."
+        self.shape = (count, *self.shape[1:])
+        return self
+
+    def held(self) -> Tensor:
+        "The clips where they lie; the tray is held as long as any view of them is."
+        array = self._clips().numpy().view(_Held)
+        array.tray = self
+        return torch.from_numpy(array)
+
+    def pin_memory(self) -> Tensor:
+        "The same in pinned memory: what the DataLoader's own thread asks for where there is a GPU."
+        return self._clips().pin_memory()
+
+    def __del__(self) -> None:
+        if self._arrived and self.reader in _readers:
+            _readers[self.reader].back[self.worker][1].send((self.process, self.number))
 
 # %% ../nbs/03_datasets.ipynb #85532aa7
-def _collate(items: list[_Item]) -> dict[str, Any]:
-    "A batch of the items that could be read, if any; `bad` and `bad_reason` are joined, `unread` lists the others as (index, path, reason)."
-    unread = [(item[0], str(item[1].path), item[1].reason) for item in items if isinstance(item, tuple)]
-    good = [item for item in items if isinstance(item, dict)]
-    if not good:
-        return {"unread": unread}
-    shapes = {tuple(item["clips"].shape) for item in good}
-    if len(shapes) > 1:
-        raise ValueError(f"clips of one batch have different shapes {sorted(shapes)}; give VideoClips a size")
-    batch: dict[str, Any] = default_collate([{name: item[name] for name in item if not name.startswith("bad")} for item in good])
-    batch["bad"] = torch.cat([item["bad"] for item in good])
-    batch["bad_reason"] = [reason for item in good for reason in item["bad_reason"]]
-    return batch | {"unread": unread}
+class _BatchReader(Dataset[Any]):
+    "Reads batches of `VideoClips`; in a worker, onto trays."
+
+    _count = itertools.count()
+
+    def __init__(self, clips: VideoClips, workers: int):
+        self.clips, self.number = clips, next(self._count)
+        self.known: dict[tuple[int, int], Tensor] = {}  # in the loader's process: memory by (process, number of the tray)
+        self.back = [multiprocessing.Pipe(duplex=False) for _ in range(workers)]  # trays that may be filled again
+        self._trays: list[Tensor] = []  # in a worker: its own
+        self._free: list[int] = []
+        _readers[self.number] = self
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, Any]:
+        "A batch of the videos that can be read, if any; `bad` and `bad_reason` are joined, `unread` lists the others as (index, path, reason)."
+        items, unread, tray, laid = list[dict[str, Any]](), list[tuple[int, str, str]](), None, torch.empty(0)
+        for key in keys:
+            try:
+                pixels, place, item = self.clips.parts(key)
+            except VideoError as error:
+                unread.append((key[1], error.path, error.reason))
+                continue
+            shape = (*place.shape, *pixels.shape[1:])
+            if not items:
+                tray, laid = self._empty((len(keys), *shape))
+            if shape != laid.shape[1:]:
+                raise ValueError(f"clips of one batch have different shapes {tuple(laid.shape[1:])} and {shape}; give VideoClips a size")
+            frames_at(pixels, place, out=laid[len(items)])
+            items.append(item)
+        if not items:
+            return {"unread": unread}
+        batch = default_collate([{name: item[name] for name in item if not name.startswith("bad")} for item in items])
+        return {"clips": laid[: len(items)] if tray is None else tray.filled(len(items)), **batch, "bad": torch.cat([item["bad"] for item in items]),
+                "bad_reason": [reason for item in items for reason in item["bad_reason"]], "unread": unread}  # fmt: skip
+
+    def _empty(self, shape: tuple[int, ...]) -> tuple[_Tray | None, Tensor]:
+        "Memory for so many clips, and the tray that it is, in a worker."
+        worker = get_worker_info()
+        if worker is None:
+            return None, torch.empty(shape, dtype=torch.uint8)
+        back, size = self.back[worker.id][0], math.prod(shape)
+        while back.poll():
+            process, number = back.recv()
+            if process == os.getpid():  # and not a worker that was here before
+                self._free.append(number)
+        number = next((number for number in self._free if len(self._trays[number]) >= size), len(self._trays))
+        if new := number == len(self._trays):
+            self._trays.append(torch.empty(size, dtype=torch.uint8).share_memory_())  # type: ignore[no-untyped-call]
+        else:
+            self._free.remove(number)
+        return _Tray(self.number, worker.id, number, shape, self._trays[number] if new else None), self._trays[number][:size].view(shape)
+
+
+def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    "What the DataLoader makes of a batch that is one already."
+    return batch
 
 # %% ../nbs/03_datasets.ipynb #8f0b0c4d
 Missing = Literal["raise", "list"]
@@ -1165,7 +1255,7 @@ class ClipLoader(DataLoader[Any]):
         self.bad: dict[int, str] = {}  # replaced: index in the manifest -> "path: reason"
         self.missing: dict[int, str] = {}  # left out: index in the manifest -> reason
         super().__init__(
-            _Caught(clips), batch_sampler=batches, num_workers=workers, collate_fn=_collate,
+            _BatchReader(clips, workers), batch_sampler=batches, num_workers=workers, collate_fn=_as_it_is,  # type: ignore[arg-type]
             persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
             # fork starts at once and takes any view rule; a worker touches neither CUDA nor more than one thread
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
@@ -1181,6 +1271,8 @@ class ClipLoader(DataLoader[Any]):
                 self.missing.update({index: reason for index, _, reason in unread})
                 if not batch:
                     continue
+                if isinstance(batch["clips"], _Tray):
+                    batch["clips"] = batch["clips"].held()
                 self.bad.update(zip(batch["bad"].tolist(), batch["bad_reason"], strict=True))
                 _check_bad(self.bad, self.clips.manifest, self.clips.max_bad_share)
             except VideoError:

@@ -12,9 +12,9 @@ __all__ = ['logger', 'METHODS', 'TIMERS', 'Row', 'EPOCHS', 'MODEL', 'OPTIMIZER',
            'CheckpointError', 'checkpoint_folders', 'save_checkpoint', 'Checkpoint', 'read_checkpoint', 'load_weights',
            'load_checkpoint', 'on_main', 'Interrupted', 'StopSignals', 'config_differences', 'config_hash', 'versions',
            'newest_whole_checkpoint', 'open_run', 'training_videos', 'report_bad_videos', 'gather_bad_videos',
-           'build_method', 'load_run', 'Job', 'set_up', 'complete_config', 'class_numbers', 'build_network',
-           'worker_count', 'open_loader', 'DivergedError', 'stop_if_diverged', 'save_job', 'do_step', 'look', 'train',
-           'pretrain', 'say']
+           'build_method', 'load_run', 'Job', 'training_clips', 'set_up', 'complete_config', 'class_numbers',
+           'build_network', 'worker_count', 'open_loader', 'DivergedError', 'stop_if_diverged', 'save_job', 'do_step',
+           'look', 'train', 'pretrain', 'say']
 
 # %% ../nbs/11_training.ipynb #4161b0c0
 import csv
@@ -1196,6 +1196,20 @@ class Job:
         return self.config.epochs if step == self.total else step * self.config.grad_accum // self.batches_per_epoch
 
 # %% ../nbs/11_training.ipynb #0ab0e3f8
+def training_clips(
+    config: TrainConfig,  # of the run
+    manifest: Manifest,  # training videos
+    views: ViewRule,  # of the method
+    max_bad_share: float,  # share of videos that may turn out unreadable and be replaced
+) -> VideoClips:
+    "The clips that a run reads, resized by who does it best."
+    how, augment = config.clips, ClipAugment(config.clips.augment, config.clips.size)
+    sizes = set(zip(manifest.table["height"], manifest.table["width"], strict=True))
+    as_they_are = how.frame_size is None and not how.cache and len(sizes) == 1 and math.prod(*sizes) <= math.prod(augment.frame_size)
+    size = None if as_they_are else how.frame_size or augment.frame_size
+    return VideoClips(manifest, views, how.length, how.stride, size, how.backend, config.seed, how.cache, max_bad_share)
+
+# %% ../nbs/11_training.ipynb #527f1f94
 def set_up(
     config: TrainConfig,  # of the run
     accelerator: Accelerator,  # of this process
@@ -1223,8 +1237,7 @@ def set_up(
     if config.compile:
         method.backbone.compile()
     views: ViewRule = partial(method.views, reverse_p=config.clips.reverse_p)  # type: ignore[call-arg]
-    clips = VideoClips(manifest, views, config.clips.length, config.clips.stride, config.clips.frame_size or augment.frame_size,
-                       config.clips.backend, config.seed, config.clips.cache, config.clips.max_bad_share)
+    clips = training_clips(config, manifest, views, config.clips.max_bad_share)
     total = config.epochs * per_epoch // config.grad_accum
     if config.epochs and not total:
         raise ValueError(f"{config.epochs} epochs of {per_epoch} batches do not fill one step of grad_accum {config.grad_accum}")

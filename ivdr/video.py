@@ -793,9 +793,11 @@ def _frame_numbers(
 def frames_at(
     images: torch.Tensor,  # (N, ...)
     places: np.ndarray,  # int64, any shape: which of the N
+    out: torch.Tensor | None = None,  # contiguous, shape of `places` + (...): write there
 ) -> torch.Tensor:  # shape of `places` + (...)
     "The same as `images[places]`, which copies point by point where this copies frame by frame, twenty times faster."
-    return images.index_select(0, torch.from_numpy(places.reshape(-1))).reshape(*places.shape, *images.shape[1:])
+    flat = None if out is None else out.view(-1, *images.shape[1:])
+    return torch.index_select(images, 0, torch.from_numpy(places.reshape(-1)), out=flat).view(*places.shape, *images.shape[1:])
 
 # %% ../nbs/00_video.ipynb #9238c0b4
 def _resized(
