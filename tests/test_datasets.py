@@ -1,4 +1,5 @@
 "Manifests that keep their word, clips read in one pass, and batches that no worker count, restart or process count changes."
+import gc
 import os
 import shutil
 import sys
@@ -11,6 +12,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision.transforms import v2
 
 import ivdr.datasets
@@ -430,6 +433,43 @@ def test_a_loader_can_be_left_and_read_again(manifest):
     first = fingerprint(next(iter(loader)))
     assert [fingerprint(batch) for batch in loader][0] == first
     assert len(loader) == 7
+
+
+def long_loader(manifest, steps, workers=2):
+    return make_loader(clips_of(manifest), 3, seed=3, total_steps=steps, workers=workers)
+
+
+def test_what_is_kept_of_a_batch_never_changes(manifest):
+    truth = [batch["clips"] for batch in long_loader(manifest, 30, workers=0)]
+    ways = (lambda clips: clips, lambda clips: clips[1, 2], lambda clips: clips.numpy()[::2], lambda clips: clips.flatten(0, 2), lambda clips: clips.float())
+    loader, kept = long_loader(manifest, 30), {}
+    for step, batch in enumerate(loader):
+        if step % 4:
+            kept[step] = ways[step % 5](batch["clips"])
+    del batch
+    for step, clips in kept.items():
+        assert torch.equal(torch.as_tensor(clips), torch.as_tensor(ways[step % 5](truth[step]))), step
+    del loader
+    gc.collect()
+    assert all(torch.equal(torch.as_tensor(clips), torch.as_tensor(ways[step % 5](truth[step]))) for step, clips in kept.items()), "the loader is gone, they are not"
+
+
+def test_memory_is_filled_again_and_again(manifest):
+    loader = long_loader(manifest, 60)
+    places = [batch["clips"].data_ptr() for batch in loader]
+    # two batches of each worker are ready, one is being read, and one is looked at
+    assert len(set(places)) <= len(loader.dataset.known) <= 2 * 4
+    for _ in range(10):
+        next(iter(loader))
+    assert len(loader.dataset.known) <= 2 * 8, "batches that nobody asked for give theirs back too"
+
+
+def test_clips_are_copied_to_pinned_memory_and_theirs_given_back(manifest, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self.clone())
+    loader = long_loader(manifest, 40)
+    for batch, truth in zip(DataLoader.__iter__(loader), long_loader(manifest, 40, workers=0), strict=True):
+        assert torch.equal(pin_memory(batch)["clips"], truth["clips"])
+    assert len(loader.dataset.known) <= 2 * 4
 
 
 def test_frames_of_unequal_size_cannot_be_batched_without_a_size(copy):

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ivdr import training
+from ivdr.augment import ClipAugment
 from ivdr.backbones import create_backbone
+from ivdr.datasets import Manifest, scan
 from ivdr.iivdr import SimCLR
+from ivdr.sampling import three_views
 from ivdr.training import DivergedError, OptimConfig, TrainConfig, learning_rate, pretrain, read_config, read_log
 from ivdr.video import VideoError, write_video
 
@@ -353,3 +356,23 @@ def test_too_few_videos_and_no_videos(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="split 'val'"):
         pretrain(tiny(videos, tmp_path / "run", split="val"), progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("changes,sizes,size", [
+    ({}, [(48, 64)], None), ({}, [(48, 64), (48, 66)], (128, 171)), ({}, [(240, 320)], (128, 171)), ({}, [(128, 171)], None),
+    ({"clips.cache": True}, [(48, 64)], (128, 171)), ({"clips.frame_size": [40, 50]}, [(48, 64)], (40, 50)), ({"clips.size": 56}, [(48, 64)], None),
+    ({"clips.size": 28}, [(48, 64)], (32, 43))])
+def test_frames_are_resized_by_workers_unless_all_are_small_alike(changes: dict[str, Any], sizes: list[tuple[int, int]], size: tuple[int, int] | None) -> None:
+    config = read_config("iivdr", data="unused", out="unused", **changes)
+    rows = [{"path": f"{i}.mp4", "label": "a", "group": "", "split": "train", "frames": 40, "fps": 25.0, "width": sizes[i % len(sizes)][1],
+             "height": sizes[i % len(sizes)][0], "sha256": ""} for i in range(4)]
+    clips = training.training_clips(config, Manifest(pd.DataFrame(rows), Path()), three_views, 0.0)
+    assert clips.size == size
+
+
+def test_where_frames_are_resized_changes_no_weight(videos: Path, tmp_path: Path) -> None:
+    augment = {"clips.augment": "iivdr", "clips.size": 40, "clips.cache": False, "epochs": 1}
+    runs = [pretrain(tiny(videos, tmp_path / name, **augment, **how), progress=False) for name, how in
+            (("there", {}), ("here", {"clips.frame_size": list(ClipAugment("iivdr", 40).frame_size), "workers": 2}))]
+    assert training.training_clips(tiny(videos, tmp_path, **augment), scan(videos, progress=False)[0], three_views, 0.0).size is None
+    assert (runs[0] / "checkpoints/last/model.safetensors").read_bytes() == (runs[1] / "checkpoints/last/model.safetensors").read_bytes()
