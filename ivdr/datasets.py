@@ -1134,9 +1134,6 @@ class _AddressedBatches(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(index)) for index in order[first : first + self.batch_size]]
 
 # %% ../nbs/03_datasets.ipynb #2bce8854
-_readers: "weakref.WeakValueDictionary[int, _BatchReader]" = weakref.WeakValueDictionary()  # of this process, by their numbers
-
-
 class _Held(np.ndarray):
     "An array that holds the tray it lies on."
 
@@ -1146,24 +1143,19 @@ class _Held(np.ndarray):
 class _Tray:
     "Clips of a batch on their way from a worker, in shared memory that goes back to it when this object is gone."
 
-    def __init__(self, reader: int, worker: int, number: int, shape: tuple[int, ...], memory: Tensor | None):
-        self.reader, self.worker, self.process, self.number = reader, worker, os.getpid(), number
+    def __init__(self, shelf: int, worker: int, number: int, shape: tuple[int, ...], memory: Tensor | None):
+        self.shelf, self.worker, self.process, self.number = shelf, worker, os.getpid(), number
         self.shape, self.memory = shape, memory  # uint8 (bytes,), the first time that it is sent; then it is known
         self._arrived = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state
         self._arrived = True
-        if self.memory is not None and self.reader in _readers:
-            _readers[self.reader].known[self.process, self.number] = self.memory
+        if self.memory is not None and self.shelf in _shelves:
+            _shelves[self.shelf].known[self.process, self.number] = self.memory
 
     def _clips(self) -> Tensor:
-        return _readers[self.reader].known[self.process, self.number][: math.prod(self.shape)].view(self.shape)
-
-    def filled(self, count: int) -> "_Tray":
-        "The same with so many items on it."
-        self.shape = (count, *self.shape[1:])
-        return self
+        return _shelves[self.shelf].known[self.process, self.number][: math.prod(self.shape)].view(self.shape)
 
     def held(self) -> Tensor:
         "The clips where they lie; the tray is held as long as any view of them is."
@@ -1176,22 +1168,50 @@ class _Tray:
         return self._clips().pin_memory()
 
     def __del__(self) -> None:
-        if self._arrived and self.reader in _readers:
-            _readers[self.reader].back[self.worker][1].send((self.process, self.number))
+        if self._arrived and self.shelf in _shelves:
+            _shelves[self.shelf].back[self.worker][1].send((self.process, self.number))
+
+# %% ../nbs/03_datasets.ipynb #ad663643
+class _Shelf:
+    "The trays of one loader."
+
+    _numbers = itertools.count()
+
+    def __init__(self, workers: int):
+        self.number = next(self._numbers)
+        self.known: dict[tuple[int, int], Tensor] = {}  # on the loader's side: memory by (process, number of the tray)
+        self.back = [multiprocessing.Pipe(duplex=False) for _ in range(workers)]  # trays that may be filled again
+        self._own: list[Tensor] = []  # in a worker: its trays
+        self._free: list[int] = []
+        _shelves[self.number] = self
+
+    def empty(
+        self,
+        worker: int,  # number of this worker
+        shape: tuple[int, ...],  # of clips that there may be at most
+    ) -> tuple[_Tray, Tensor]:  # a tray, and the memory that it is
+        "A tray that came back and is large enough, or a new one."
+        back, size = self.back[worker][0], math.prod(shape)
+        while back.poll():
+            process, number = back.recv()
+            if process == os.getpid():  # and not a worker that was here before
+                self._free.append(number)
+        number = next((number for number in self._free if len(self._own[number]) >= size), len(self._own))
+        if new := number == len(self._own):
+            self._own.append(torch.empty(size, dtype=torch.uint8).share_memory_())  # type: ignore[no-untyped-call]
+        else:
+            self._free.remove(number)
+        return _Tray(self.number, worker, number, shape, self._own[number] if new else None), self._own[number][:size].view(shape)
+
+
+_shelves: weakref.WeakValueDictionary[int, _Shelf] = weakref.WeakValueDictionary()  # of this process, by their numbers
 
 # %% ../nbs/03_datasets.ipynb #85532aa7
 class _BatchReader(Dataset[Any]):
     "Reads batches of `VideoClips`; in a worker, onto trays."
 
-    _count = itertools.count()
-
     def __init__(self, clips: VideoClips, workers: int):
-        self.clips, self.number = clips, next(self._count)
-        self.known: dict[tuple[int, int], Tensor] = {}  # in the loader's process: memory by (process, number of the tray)
-        self.back = [multiprocessing.Pipe(duplex=False) for _ in range(workers)]  # trays that may be filled again
-        self._trays: list[Tensor] = []  # in a worker: its own
-        self._free: list[int] = []
-        _readers[self.number] = self
+        self.clips, self.shelf = clips, _Shelf(workers)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, Any]:
         "A batch of the videos that can be read, if any; `bad` and `bad_reason` are joined, `unread` lists the others as (index, path, reason)."
@@ -1211,26 +1231,15 @@ class _BatchReader(Dataset[Any]):
             items.append(item)
         if not items:
             return {"unread": unread}
+        if tray is not None:
+            tray.shape = (len(items), *tray.shape[1:])
         batch = default_collate([{name: item[name] for name in item if not name.startswith("bad")} for item in items])
-        return {"clips": laid[: len(items)] if tray is None else tray.filled(len(items)), **batch, "bad": torch.cat([item["bad"] for item in items]),
+        return {"clips": tray or laid[: len(items)], **batch, "bad": torch.cat([item["bad"] for item in items]),
                 "bad_reason": [reason for item in items for reason in item["bad_reason"]], "unread": unread}  # fmt: skip
 
     def _empty(self, shape: tuple[int, ...]) -> tuple[_Tray | None, Tensor]:
-        "Memory for so many clips, and the tray that it is, in a worker."
         worker = get_worker_info()
-        if worker is None:
-            return None, torch.empty(shape, dtype=torch.uint8)
-        back, size = self.back[worker.id][0], math.prod(shape)
-        while back.poll():
-            process, number = back.recv()
-            if process == os.getpid():  # and not a worker that was here before
-                self._free.append(number)
-        number = next((number for number in self._free if len(self._trays[number]) >= size), len(self._trays))
-        if new := number == len(self._trays):
-            self._trays.append(torch.empty(size, dtype=torch.uint8).share_memory_())  # type: ignore[no-untyped-call]
-        else:
-            self._free.remove(number)
-        return _Tray(self.number, worker.id, number, shape, self._trays[number] if new else None), self._trays[number][:size].view(shape)
+        return (None, torch.empty(shape, dtype=torch.uint8)) if worker is None else self.shelf.empty(worker.id, shape)
 
 
 def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:

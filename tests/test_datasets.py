@@ -458,10 +458,10 @@ def test_memory_is_filled_again_and_again(manifest):
     loader = long_loader(manifest, 60)
     places = [batch["clips"].data_ptr() for batch in loader]
     # two batches of each worker are ready, one is being read, and one is looked at
-    assert len(set(places)) <= len(loader.dataset.known) <= 2 * 4
+    assert len(set(places)) <= len(loader.dataset.shelf.known) <= 2 * 4
     for _ in range(10):
         next(iter(loader))
-    assert len(loader.dataset.known) <= 2 * 8, "batches that nobody asked for give theirs back too"
+    assert len(loader.dataset.shelf.known) <= 2 * 8, "batches that nobody asked for give theirs back too"
 
 
 def test_clips_are_copied_to_pinned_memory_and_theirs_given_back(manifest, monkeypatch):
@@ -469,7 +469,7 @@ def test_clips_are_copied_to_pinned_memory_and_theirs_given_back(manifest, monke
     loader = long_loader(manifest, 40)
     for batch, truth in zip(DataLoader.__iter__(loader), long_loader(manifest, 40, workers=0), strict=True):
         assert torch.equal(pin_memory(batch)["clips"], truth["clips"])
-    assert len(loader.dataset.known) <= 2 * 4
+    assert len(loader.dataset.shelf.known) <= 2 * 4
 
 
 def test_frames_of_unequal_size_cannot_be_batched_without_a_size(copy):
