@@ -304,18 +304,18 @@ def bench_loader(
     size, per_epoch = min(config.batch_size, len(manifest)), steps_per_epoch(len(manifest), min(config.batch_size, len(manifest)))
     steps = max(workers + 1, -(-reads // size))
     clips = training_clips(dataclasses.replace(config, clips=dataclasses.replace(config.clips, cache=False)), manifest, _view_rule(config), max_bad_share=0)
-    loader, memory = make_loader(clips, size, config.seed, workers, 0, steps), list[float]()
+    loader, memory, seen = make_loader(clips, size, config.seed, workers, 0, steps), list[float](), count(1)
     batches = list(loader.batch_sampler)  # type: ignore[arg-type]
 
     def load() -> None:
-        for step, batch in enumerate(loader):
-            if step in (steps // 10, steps - 1):
+        for _ in loader:
+            if next(seen) in (-(-steps * (rounds + 1) // 10), steps * (rounds + 1)):
                 memory.append(_memory([os.getpid(), *(worker.pid for worker in getattr(loader._iterator, "_workers", ()))]))
 
     with _bare_readers(_BareReader(manifest, config), workers) as read:
-        count = read(batches)
+        clip_count = read(batches)
         taken = time_forms({"load": load, "read": lambda: read(batches)}, rounds)
-    extra = {"clips/s": 1e3 * count / taken["load"], "clips/s decoding alone": 1e3 * count / taken["read"], "clip reads": float(count * (rounds + 1)),
+    extra = {"clips/s": 1e3 * clip_count / taken["load"], "clips/s decoding alone": 1e3 * clip_count / taken["read"], "clip reads": float(clip_count * (rounds + 1)),
              "memory growth %": 100 * (memory[-1] / memory[0] - 1) if memory[0] else 0.0}  # fmt: skip
     setting = {"recipe": config.recipe, "workers": workers, "batch_size": size, "batches an epoch": per_epoch, "videos": steps * size}
     return Bench("loader", setting, (Timing("decoding against loading", taken["read"], taken["load"]),), ("all clips", "decoding", "loader"), extra)
