@@ -1204,9 +1204,10 @@ def training_clips(
 ) -> VideoClips:
     "The clips that a run reads, resized by who does it best."
     how, augment = config.clips, ClipAugment(config.clips.augment, config.clips.size)
-    sizes = set(zip(manifest.table["height"], manifest.table["width"], strict=True))
-    as_they_are = how.frame_size is None and not how.cache and len(sizes) == 1 and math.prod(*sizes) <= math.prod(augment.frame_size)
-    size = None if as_they_are else how.frame_size or augment.frame_size
+    sizes = {(int(height), int(width)) for height, width in zip(manifest.table["height"], manifest.table["width"], strict=True)}
+    size = how.frame_size or augment.frame_size
+    if how.frame_size is None and not how.cache and len(sizes) == 1 and 0 < math.prod(*sizes) <= math.prod(size):
+        (size,) = sizes  # and not None: a file that is not what the manifest says is resized, and does not end the run
     return VideoClips(manifest, views, how.length, how.stride, size, how.backend, config.seed, how.cache, max_bad_share)
 
 # %% ../nbs/11_training.ipynb #527f1f94

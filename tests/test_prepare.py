@@ -22,7 +22,7 @@ import torch
 from processes import kill_when
 
 from ivdr import prepare as room
-from ivdr.cli import main
+from ivdr.cli import main, make_parser
 from ivdr.datasets import Manifest, VideoClips, open_manifest, resize_frames, scan
 from ivdr.prepare import MIN_PSNR, Prepared, Settings, pack_tars, prepare, prepare_file, prepared_size, psnr
 from ivdr.sampling import two_views
@@ -505,6 +505,11 @@ def test_tar_files_by_command_and_trained_on(raw: Path, tmp_path: Path, capsys: 
 
 
 # -- the command
+
+def test_the_command_prepares_as_the_library_does_when_nothing_is_said() -> None:
+    args = make_parser().parse_args(["prepare", "videos", "--out", "copies"])
+    assert Settings(args.short_side, args.gop, args.crf, args.preset) == Settings()
+
 
 def test_the_command(raw: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["prepare", str(raw), "--out", str(tmp_path / "out"), "--workers", "0"]

@@ -359,10 +359,10 @@ def test_too_few_videos_and_no_videos(videos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes,sizes,size", [
-    ({}, [(48, 64)], None), ({}, [(48, 64), (48, 66)], (128, 171)), ({}, [(240, 320)], (128, 171)), ({}, [(128, 171)], None),
-    ({"clips.cache": True}, [(48, 64)], (128, 171)), ({"clips.frame_size": [40, 50]}, [(48, 64)], (40, 50)), ({"clips.size": 56}, [(48, 64)], None),
-    ({"clips.size": 28}, [(48, 64)], (32, 43))])
-def test_frames_are_resized_by_workers_unless_all_are_small_alike(changes: dict[str, Any], sizes: list[tuple[int, int]], size: tuple[int, int] | None) -> None:
+    ({}, [(48, 64)], (48, 64)), ({}, [(48, 64), (48, 66)], (128, 171)), ({}, [(240, 320)], (128, 171)), ({}, [(128, 171)], (128, 171)),
+    ({"clips.cache": True}, [(48, 64)], (128, 171)), ({"clips.frame_size": [40, 50]}, [(48, 64)], (40, 50)), ({"clips.size": 56}, [(48, 64)], (48, 64)),
+    ({"clips.size": 28}, [(48, 64)], (32, 43)), ({}, [(0, 0)], (128, 171))])
+def test_frames_are_resized_by_workers_unless_all_are_small_alike(changes: dict[str, Any], sizes: list[tuple[int, int]], size: tuple[int, int]) -> None:
     config = read_config("iivdr", data="unused", out="unused", **changes)
     rows = [{"path": f"{i}.mp4", "label": "a", "group": "", "split": "train", "frames": 40, "fps": 25.0, "width": sizes[i % len(sizes)][1],
              "height": sizes[i % len(sizes)][0], "sha256": ""} for i in range(4)]
@@ -374,5 +374,15 @@ def test_where_frames_are_resized_changes_no_weight(videos: Path, tmp_path: Path
     augment = {"clips.augment": "iivdr", "clips.size": 40, "clips.cache": False, "epochs": 1}
     runs = [pretrain(tiny(videos, tmp_path / name, **augment, **how), progress=False) for name, how in
             (("there", {}), ("here", {"clips.frame_size": list(ClipAugment("iivdr", 40).frame_size), "workers": 2}))]
-    assert training.training_clips(tiny(videos, tmp_path, **augment), scan(videos, progress=False)[0], three_views, 0.0).size is None
+    assert training.training_clips(tiny(videos, tmp_path, **augment), scan(videos, progress=False)[0], three_views, 0.0).size == (24, 32)
     assert (runs[0] / "checkpoints/last/model.safetensors").read_bytes() == (runs[1] / "checkpoints/last/model.safetensors").read_bytes()
+
+
+def test_a_video_that_is_not_as_large_as_its_manifest_says_is_resized(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for number, size in enumerate([(24, 32), (24, 32), (32, 24)]):
+        write_video(tmp_path / "videos" / f"v{number}.mp4", torch.zeros(20, *size, 3, dtype=torch.uint8))
+    found = scan(tmp_path / "videos", progress=False)[0]
+    manifest = Manifest(found.table.assign(height=24, width=32), found.root)
+    clips = training.training_clips(tiny(tmp_path, tmp_path / "run", **{"clips.augment": "iivdr", "clips.size": 40, "clips.cache": False}), manifest, three_views, 0.0)
+    assert {tuple(clips[0, i]["clips"].shape[2:4]) for i in range(3)} == {(24, 32)}

@@ -222,6 +222,7 @@ def remuxed(source, target, first=0, shift=0, **options):
 X264 = {  # kind -> file, options, how many of 64 pictures are decoded to get one in four of them, and whether seeking finds each keyframe
     "prepared": ("a.mp4", prepare.Settings().options, 38, True),
     "no B pictures": ("a.mp4", {"bf": "0", "g": "12"}, 64, True),
+    "one group": ("a.mp4", {"bf": "0", "g": "999", "sc_threshold": "0"}, 64, True),
     "as x264 likes it": ("a.mp4", {"g": "24"}, 50, True),
     "as x264 likes it, Matroska": ("a.mkv", {"g": "24"}, 50, True),
     "sixteen B pictures": ("a.mp4", {"g": "32", "bf": "16", "x264-params": "b-adapt=0:b-pyramid=none"}, 30, True),
@@ -258,6 +259,7 @@ def test_pictures_that_nobody_wants_are_left_out_and_the_others_are_the_same(tmp
 
 
 ENVELOPES = {
+    "another coder": lambda path, film: encode(path, film, codec="mpeg4", options={"g": "12"}),
     "uneven times": lambda path, film: encode(path, film, moments=np.cumsum(1 + np.arange(len(film)) % 3)),
     "begins late": lambda path, film: encode(path, film, offset=500),
     "fragments": lambda path, film: remuxed(write_video(path.with_name("whole.mp4"), film), path, movflags="frag_keyframe+empty_moov"),
