@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 
 from .datasets import COLUMNS, Manifest, list_videos, open_manifest, resize_frames, save_unreadable
 from .synthetic import claim
-from .video import VideoError, VideoReader, encode, file_of, tar_address, whole_file
+from .video import VideoError, VideoReader, encode, file_of, store_index, tar_address, whole_file
 
 try:
     import fcntl
@@ -44,7 +44,7 @@ except ImportError:  # Windows has no advisory locks of this kind
 logger = logging.getLogger(__name__)
 
 # %% ../nbs/20_prepare.ipynb #e86b7cf7
-PREPARER = 4  # to be raised whenever the same film and settings give other bytes
+PREPARER = 5  # to be raised whenever the same film and settings give other bytes
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
@@ -52,8 +52,8 @@ _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "s
 class Settings:
     "What prepared files are like."
     short_side: int = 128  # pixels of the shorter side, even; a smaller film keeps its size
-    gop: int = 16  # most frames from one keyframe to the next
-    crf: int = 23  # x264's constant quality, 0 (best) to 51 (worst)
+    gop: int = 25  # most frames from one keyframe to the next
+    crf: int = 22  # x264's constant quality, 0 (best) to 51 (worst)
     preset: str = "medium"  # how long x264 thinks about it
 
     def __post_init__(self) -> None:
@@ -68,8 +68,8 @@ class Settings:
         # mbtree weighs what lies beyond the picture's edge, where memory holds anything: the bytes would not be the same every time;
         # psy and aq spend bits on what an eye likes, and few kinds of blocks are quicker to decode: a tenth less time at the same PSNR and size
         plain = "mbtree=0:psy=0:aq-mode=0:ref=1:partitions=none:8x8dct=0"
-        leaves = "b-adapt=0:b-pyramid=none"  # three of four frames, whatever they show, and nothing is made from them
-        return {"crf": str(self.crf), "g": str(self.gop), "preset": self.preset, "tune": "fastdecode", "bf": "3", "x264-params": f"{plain}:{leaves}"}
+        leaves = "b-adapt=0:b-pyramid=none"  # seven of eight frames, whatever they show, and nothing is made from them
+        return {"crf": str(self.crf), "g": str(self.gop), "preset": self.preset, "tune": "fastdecode", "bf": "7", "x264-params": f"{plain}:{leaves}"}
 
 # %% ../nbs/20_prepare.ipynb #6fc6eae1
 def prepared_size(
@@ -162,6 +162,7 @@ def prepare_file(
 
         with whole_file(target) as copy:
             encode(copy, passing(), size, film.fps, settings.options)
+            store_index(copy)
             return _inspected(copy, film, size, shown)
 
 # %% ../nbs/20_prepare.ipynb #871ba29d

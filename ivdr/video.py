@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'VIDEO_SUFFIXES', 'whole_file', 'encode', 'write_video', 'VideoError', 'tar_address', 'file_of', 'VideoInfo',
-           'probe', 'available_backends', 'frames_at', 'VideoReader']
+           'probe', 'available_backends', 'store_index', 'frames_at', 'VideoReader']
 
 # %% ../nbs/00_video.ipynb #05c1a61e
 import importlib
@@ -22,6 +22,7 @@ from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
+from zlib import crc32
 
 import av
 import numpy as np
@@ -29,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
+from safetensors.numpy import load, save
 
 logger = logging.getLogger(__name__)
 
@@ -160,13 +162,19 @@ def file_of(
 class _Source(NamedTuple):
     "Where the bytes of a video are."
     name: str  # absolute path or address, for people
-    url: str  # the same for FFmpeg
+    file: str  # absolute path of the file on disk: the video itself, or a tar
+    start: int  # byte at which the video begins in it
     size: int  # bytes
 
     @property
     def in_tar(self) -> bool:
         "Whether it lies in a tar file."
-        return self.url != self.name
+        return self.file != self.name
+
+    @property
+    def url(self) -> str:
+        "What FFmpeg opens."
+        return f"subfile,,start,{self.start},end,{self.start + self.size},,:{self.file}" if self.in_tar else self.file
 
 
 def _in_tar(
@@ -189,7 +197,7 @@ def _in_tar(
         raise VideoError(name, f"the tar has {header.name!r} of {header.size} bytes there; its manifest belongs to another one")
     if there < start + size:
         raise VideoError(name, f"truncated: the tar ends at byte {there}, before the end of this video")
-    return _Source(name, f"subfile,,start,{start},end,{start + size},,:{tar}", size)
+    return _Source(name, tar, start, size)
 
 # %% ../nbs/00_video.ipynb #06b1b8cd
 def _find(
@@ -209,7 +217,7 @@ def _find(
         if address is None or file == name:
             with open(file, "rb"):
                 pass
-            source = _Source(name, name, status.st_size)
+            source = _Source(name, name, 0, status.st_size)
         else:
             source = _in_tar(name, file, status.st_size, int(address[2]), int(address[3]), address[4])
     except FileNotFoundError:
@@ -486,7 +494,7 @@ class _Index:
     number: dict[int, int] | None  # presentation timestamp -> frame number; None: only counting from the start tells
     keys: np.ndarray  # int64 (keyframes,): frame numbers at which decoding may start
     key_times: np.ndarray  # int64 (keyframes,): timestamps to seek to for them
-    key_places: np.ndarray  # int64 (keyframes,): their places in `kept`
+    places: np.ndarray  # int64 (frames,): the place of each frame's packet in the order of the file
     kept: list[Any]  # all packets in the order of the file; none: to be read again
     matrix: tuple[int, int, int, int]  # display matrix a, b, c, d
     doubts: str  # why only PyAV is trusted with this file; empty: no doubts
@@ -497,12 +505,12 @@ class _Index:
 
 # %% ../nbs/00_video.ipynb #f8cb51a1
 def _decoded(
-    stream: av.VideoStream,  # whose decoder is fed
+    codec: av.VideoCodecContext,  # a decoder
     packets: Iterable[Any],  # av.Packets, from a keyframe on
 ) -> Iterator[av.VideoFrame]:
     "The frames that packets give, to the last one that the decoder holds back."
     for packet in chain(packets, [None]):
-        yield from stream.codec_context.decode(packet)
+        yield from codec.decode(packet)
 
 
 def _decode(
@@ -539,7 +547,7 @@ def _survey(
     if not doubts:
         if not packets.kept:
             container.seek(packets.dts[0] or packets.pts[0] or 0, stream=stream)
-        first, _ = _decode(source.name, _decoded(stream, packets.kept) if packets.kept else container.decode(stream), only_first=True)
+        first, _ = _decode(source.name, _decoded(stream.codec_context, packets.kept) if packets.kept else container.decode(stream), only_first=True)
         return _index(source, stream, first, packets, packets.pts, _misread(container, packets, first))
     # such a container may not lead back to its beginning
     again, same = _open(source)
@@ -577,7 +585,7 @@ def _index(
     height, width = _upright(np.empty((first.height, first.width, 3), np.uint8), matrix).shape[:2]
     duration = float(seconds[-1]) + 1 / rate
     info = VideoInfo(source.name, len(times), rate, width, height, duration, stream.codec_context.name, _rotation(matrix))
-    return _Index(source, info, seconds, number, keys, key_times, order[keys], packets.kept if packets else [], matrix, doubts)
+    return _Index(source, info, seconds, number, keys, key_times, order, packets.kept if packets else [], matrix, doubts)
 
 # %% ../nbs/00_video.ipynb #0f97b94c
 def probe(
@@ -593,8 +601,8 @@ def probe(
 class _Decoder(Protocol):
     "What the reader needs of a decoder."
 
-    def read(self, wanted: np.ndarray) -> np.ndarray:
-        "Frames (n, H, W, 3) of sorted, different frame numbers."
+    def read(self, wanted: np.ndarray) -> Iterable[np.ndarray]:
+        "Frames (H, W, 3) of sorted, different frame numbers, one after the other; each is the caller's until the next."
 
     def close(self) -> None:
         "Give files and memory back."
@@ -602,11 +610,16 @@ class _Decoder(Protocol):
 # %% ../nbs/00_video.ipynb #c0ad5ec2
 class _Feed:
     "What a decoder is given: packets from a keyframe on, without pictures that nobody wants and no other is made from."
+    passes_over = False  # it pays to jump over groups that nobody wants
 
     def __init__(self, index: _Index, opened: _Opened) -> None:
         self._index, (self._container, self._stream) = index, opened
         self._length_bytes = _length_bytes(self._stream) if self._stream.codec_context.name == "h264" else 0
-        self.wanted, self.last = frozenset[int](), -1  # frame numbers, and the highest of them
+        self._wanted, self._last = frozenset[int](), -1
+
+    def want(self, wanted: np.ndarray) -> None:
+        "Say which frames will be asked for, by sorted numbers."
+        self._wanted, self._last = frozenset(wanted.tolist()), int(wanted[-1])
 
     def frames(self, place: int) -> Iterator[av.VideoFrame]:
         "Decoded frames from a keyframe on, by its place in the index."
@@ -614,20 +627,20 @@ class _Feed:
             self._container.close()
             self._container, self._stream = _open(self._index.source)
             return self._container.decode(self._stream)
-        return _decoded(self._stream, (packet for packet in self.packets(place) if not self._spared(packet)))
+        return _decoded(self._stream.codec_context, (packet for packet in self.packets(place) if not self._spared(packet)))
 
     def packets(self, place: int) -> Iterable[Any]:
         "All packets from a keyframe on."
         if self._index.kept:
             self._stream.codec_context.flush_buffers()
-            return self._index.kept[self._index.key_places[place] :]
+            return self._index.kept[self._index.places[self._index.keys[place]] :]
         self._container.seek(int(self._index.key_times[place]), stream=self._stream)
         return (packet for packet in self._container.demux(self._stream) if packet.size)
 
     def _spared(self, packet: Any) -> bool:
         # not a picture after the last one that is wanted: the next read may want it, and goes on from here
-        number = (self._index.number or {}).get(packet.pts, self.last)
-        return bool(self._length_bytes) and number < self.last and number not in self.wanted and _is_leaf(packet, self._length_bytes)
+        number = (self._index.number or {}).get(packet.pts, self._last)
+        return bool(self._length_bytes) and number < self._last and number not in self._wanted and _is_leaf(packet, self._length_bytes)
 
     def close(self) -> None:
         self._container.close()
@@ -639,18 +652,18 @@ _WORTH_A_SEEK = 4  # frames: decoding so many costs less than to seek
 class _PyAVDecoder:
     "Decode with PyAV, whose wheel carries an FFmpeg."
 
-    def __init__(self, index: _Index, opened: _Opened | None = None) -> None:
-        self._index, self._feed, self._convert = index, _Feed(index, opened or _open(index.source)), VideoReformatter()
+    def __init__(self, index: _Index, feed: "_Feed | _StoredFeed") -> None:
+        self._index, self._feed, self._convert = index, feed, VideoReformatter()
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._position = index.info.frames  # past the end: the first read finds its place
 
-    def read(self, wanted: np.ndarray) -> np.ndarray:
-        self._feed.wanted, self._feed.last = frozenset(wanted.tolist()), int(wanted[-1])
-        return np.stack([self._one(int(frame)) for frame in wanted])
+    def read(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
+        self._feed.want(wanted)
+        return map(self._one, wanted.tolist())
 
     def _one(self, wanted: int) -> np.ndarray:
         place = self._index.keyframe(wanted)
-        if self._position > wanted or self._index.keys[place] - self._position > _WORTH_A_SEEK:
+        if self._position > wanted or (self._index.keys[place] - self._position > _WORTH_A_SEEK and not self._feed.passes_over):
             self._frames, self._position = self._feed.frames(place), int(self._index.keys[place])
         reason, numbers = "no such frame comes", self._index.number
         try:
@@ -676,8 +689,9 @@ def _rgb(
     convert: VideoReformatter,  # one for all frames of a file, or setting it up costs more than the conversion
 ) -> np.ndarray:  # uint8 (H, W, 3)
     "A decoded frame in RGB, upright."
-    image = convert.reformat(frame, format="rgb24", interpolation="POINT", threads=1).to_ndarray()
-    image = _upright(image, index.matrix)
+    plane = convert.reformat(frame, format="rgb24", interpolation="POINT", threads=1).planes[0]
+    # a view: `to_ndarray` would copy, and the caller does
+    image = _upright(np.ndarray((frame.height, frame.width, 3), np.uint8, memoryview(plane), strides=(plane.line_size, 3, 1)), index.matrix)
     info = index.info
     if image.shape[:2] != (info.height, info.width):
         size = f"{image.shape[1]}x{image.shape[0]}"
@@ -723,9 +737,7 @@ class _TorchCodecDecoder:
         self._reader = None
 
 # %% ../nbs/00_video.ipynb #e5b4073c
-_DECODERS: dict[str, Callable[[_Index], Any]] = {
-    "decord": _DecordDecoder, "pyav": _PyAVDecoder, "torchcodec": _TorchCodecDecoder,
-}
+_OTHERS: dict[str, Callable[[_Index], Any]] = {"decord": _DecordDecoder, "torchcodec": _TorchCodecDecoder}
 _MODULES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec.decoders"}
 
 
@@ -743,7 +755,7 @@ def _import_problem(
 
 def available_backends() -> tuple[str, ...]:
     "Names of the decoders that work on this machine."
-    return tuple(name for name in _DECODERS if not _import_problem(name))
+    return tuple(name for name in _MODULES if not _import_problem(name))
 
 # %% ../nbs/00_video.ipynb #82235e64
 def _make_decoder(
@@ -756,14 +768,14 @@ def _make_decoder(
         logger.info("%s: reading with PyAV instead of %s, which does not read out of a tar", index.info.path, backend)
         backend = "pyav"
     if backend == "pyav":
-        return _PyAVDecoder(index, opened), "pyav"
+        return _PyAVDecoder(index, _Feed(index, opened)), "pyav"
     missing = _import_problem(backend)
     if missing and backend == "torchcodec":
         raise ImportError(f"backend 'torchcodec' was asked for, but it needs its package and FFmpeg's shared libraries: {missing}")
     reason = missing or index.doubts
     if not reason:
         try:
-            decoder = _DECODERS[backend](index)
+            decoder = _OTHERS[backend](index)
             if len(decoder) == index.info.frames:
                 opened[0].close()
                 return decoder, backend
@@ -772,7 +784,129 @@ def _make_decoder(
         except Exception as error:
             reason = _short(error)
     logger.warning("%s: reading with PyAV instead of %s: %s", index.info.path, backend, reason)
-    return _PyAVDecoder(index, opened), "pyav"
+    return _PyAVDecoder(index, _Feed(index, opened)), "pyav"
+
+# %% ../nbs/00_video.ipynb #0ab9f503
+# (ISO/IEC 14496-12, 11.1): after its size come kind and name of the box, then a checksum, the arrays, and the size again
+_BOX = b"uuid" + b"ivdr-index-box-1"
+_AROUND = 4 + len(_BOX) + 4 + 4  # bytes of the box besides the arrays
+
+
+def _packets_of(
+    source: _Source,  # of H.264 in MP4
+) -> dict[str, np.ndarray]:  # of each packet, in the order of the file: offset and size in bytes, whether it is a leaf; extradata of the decoder
+    "Where the packets of a film are."
+    container, stream = _open(source)
+    with container, open(source.file, "rb") as file:
+        length_bytes, rows = _length_bytes(stream), []
+        for packet in container.demux(stream):
+            if packet.size:
+                file.seek(source.start + (packet.pos or 0))
+                if packet.pos is None or file.read(packet.size) != bytes(packet):
+                    raise VideoError(source.name, "its packets do not lie in the file as they are decoded, so that no index of them can be stored")
+                rows.append((packet.pos, packet.size, _is_leaf(packet, length_bytes)))
+        offset, size, leaf = (np.array(column) for column in zip(*rows, strict=True))
+        return {"offset": offset, "size": size, "leaf": leaf, "extradata": np.frombuffer(stream.codec_context.extradata or b"", np.uint8)}
+
+# %% ../nbs/00_video.ipynb #9b4c119d
+def store_index(
+    path: str | Path,  # an MP4 of H.264, upright, that is still being made: no reader has it open
+) -> None:
+    "Append to a film what a reader finds out when it opens it, so that PyAV need not find it out again; a `VideoError` where that would not be the same."
+    source = _find(path)
+    container, stream = _open(source)
+    with container:
+        index, mp4 = _survey(source, container, stream), "mp4" in container.format.name.split(",")
+        plain = mp4 and stream.codec_context.name == "h264" and _length_bytes(stream) and not index.doubts and index.matrix == (_ONE, 0, 0, _ONE)
+    if not plain or source.in_tar:
+        raise VideoError(source.name, f"no index can be stored in it: {index.doubts or 'it is not upright H.264 in an MP4 of its own'}")
+    about = np.array([index.info.fps, index.info.width, index.info.height, index.info.duration, source.size])
+    numbers = {"places": index.places, "keys": index.keys} | _packets_of(source)
+    small = {name: array.astype(np.min_scalar_type(array.max())) for name, array in numbers.items()}
+    arrays = save({"about": about, "timestamps": index.timestamps} | small)
+    size = (_AROUND + len(arrays)).to_bytes(4, "big")
+    with open(path, "ab") as file:
+        file.write(size + _BOX + crc32(arrays).to_bytes(4, "big") + arrays + size)
+
+# %% ../nbs/00_video.ipynb #c6a3c018
+def _stored(
+    source: _Source,  # a regular file
+) -> dict[str, np.ndarray] | None:  # what `store_index` wrote; None: nothing, or it was made for other bytes
+    "The index that a film brings."
+    with open(source.file, "rb") as file:
+        file.seek(source.start + source.size - min(4, source.size))
+        size = int.from_bytes(file.read(4), "big")
+        if not _AROUND < size < source.size:
+            return None
+        file.seek(source.start + source.size - size)
+        box = file.read(size)
+    if box[4:24] != _BOX:
+        return None
+    if crc32(box[28:-4]) != int.from_bytes(box[24:28], "big"):
+        raise VideoError(source.name, "the index that it brings is damaged; make the copy anew")
+    arrays: dict[str, np.ndarray] = load(box[28:-4])
+    if arrays["about"][4] + size == source.size:
+        return arrays
+    logger.info("%s: has been changed since its index was stored, which is left aside", source.name)
+    return None
+
+# %% ../nbs/00_video.ipynb #1f8b0f6d
+class _StoredFeed:
+    "What a decoder is given of a film that brings its index: the pictures that are wanted and those that they are made from."
+    passes_over = True  # groups that nobody wants cost nothing
+
+    def __init__(self, source: _Source, stored: Mapping[str, np.ndarray]) -> None:
+        self._source, self._places, self._leaf = source, stored["places"].astype(np.int64), stored["leaf"]
+        self._numbers, self._starts = np.argsort(self._places), self._places[stored["keys"]]
+        self._groups = np.searchsorted(self._starts, np.arange(len(self._places)), side="right") - 1
+        self._packets = list(zip((stored["offset"].astype(np.int64) + source.start).tolist(), stored["size"].tolist(), self._numbers.tolist(), strict=True))
+        self._needed = [True] * len(self._packets)
+        self._codec = av.CodecContext.create("h264", "r")
+        self._codec.extradata, self._codec.thread_count = stored["extradata"].tobytes(), 1
+        self._file = open(source.file, "rb", buffering=0)  # noqa: SIM115
+
+    def want(self, wanted: np.ndarray) -> None:
+        "Say which frames will be asked for, by sorted numbers."
+        places = self._places[wanted]
+        until = np.full(len(self._starts), -1)
+        np.maximum.at(until, self._groups[places], places)
+        needed = ~self._leaf & (np.arange(len(self._leaf)) <= until[self._groups])
+        # and every picture after the last one that is wanted: the next read may want it, and goes on from here
+        needed[places], needed[self._numbers > wanted[-1]] = True, True
+        self._needed = needed.tolist()
+
+    def frames(self, place: int) -> Iterator[av.VideoFrame]:
+        "Decoded frames from a keyframe on, by its place in the index."
+        self._codec.flush_buffers()
+        return _decoded(self._codec, (self._packet(at) for at in range(self._starts[place], len(self._packets)) if self._needed[at]))
+
+    def _packet(self, place: int) -> Any:
+        offset, size, number = self._packets[place]
+        self._file.seek(offset)
+        data = self._file.read(size)
+        if len(data) < size:
+            raise VideoError(self._source.name, f"has become shorter while it was read: nothing at byte {offset - self._source.start + len(data)}")
+        packet = av.Packet(data)
+        packet.pts = number
+        return packet
+
+    def close(self) -> None:
+        self._file.close()
+
+# %% ../nbs/00_video.ipynb #7bb73c80
+def _by_stored_index(
+    source: _Source,  # a regular file
+) -> tuple[_Index, _PyAVDecoder] | None:
+    "Index and decoder of a film that brings its index."
+    stored = _stored(source)
+    if stored is None:
+        return None
+    fps, width, height, duration, _ = stored["about"].tolist()
+    times, places, keys = stored["timestamps"], stored["places"].astype(np.int64), stored["keys"].astype(np.int64)
+    info = VideoInfo(source.name, len(times), fps, int(width), int(height), duration, "h264", 0)
+    number = dict(zip(range(len(times)), range(len(times)), strict=True))  # `_StoredFeed` stamps packets with the numbers themselves
+    index = _Index(source, info, times, number, keys, keys, places, [], (_ONE, 0, 0, _ONE), "")
+    return index, _PyAVDecoder(index, _StoredFeed(source, stored))
 
 # %% ../nbs/00_video.ipynb #fc0b6f38
 def _frame_numbers(
@@ -798,6 +932,20 @@ def frames_at(
     "The same as `images[places]`, which copies point by point where this copies frame by frame, twenty times faster."
     flat = None if out is None else out.view(-1, *images.shape[1:])
     return torch.index_select(images, 0, torch.from_numpy(places.reshape(-1)), out=flat).view(*places.shape, *images.shape[1:])
+
+# %% ../nbs/00_video.ipynb #d590cf8e
+def _lay(
+    images: Iterable[np.ndarray],  # N of them, uint8 (height, width, 3), one after the other
+    places: np.ndarray,  # int64, any shape: which of the N each place has
+    out: torch.Tensor,  # uint8, contiguous, shape of `places` + (height, width, 3): they go there
+) -> torch.Tensor:  # `out`
+    "Lay out images as they come, each at all its places, so that memory is touched once."
+    flat = out.view(-1, *out.shape[-3:]).numpy()
+    theirs = np.split(np.argsort(places, axis=None, kind="stable"), np.cumsum(np.bincount(places.ravel()))[:-1])
+    for image, its in zip(images, theirs, strict=True):
+        for place in its:
+            flat[place] = image
+    return out
 
 # %% ../nbs/00_video.ipynb #9238c0b4
 def _resized(
@@ -828,8 +976,11 @@ class _Reading:
     "A decoder that is chosen at opening, changed for PyAV if it breaks while reading, and closed at the end."
 
     def __init__(self, source: _Source, backend: str) -> None:
-        opened = _open(source)
         self._decoder: _Decoder | None
+        if backend == "pyav" and (ready := _by_stored_index(source)):
+            (self._index, self._decoder), self.backend = ready, backend
+            return
+        opened = _open(source)
         try:
             self._index = _survey(source, *opened)
             self._decoder, self.backend = _make_decoder(self._index, backend, opened)
@@ -837,7 +988,7 @@ class _Reading:
             opened[0].close()
             raise
 
-    def _read(self, wanted: np.ndarray) -> np.ndarray:
+    def _read(self, wanted: np.ndarray) -> Iterable[np.ndarray]:
         if self._decoder is None:
             raise ValueError(f"{self._index.info.path}: this reader is closed")
         try:
@@ -848,7 +999,7 @@ class _Reading:
         except Exception as error:
             logger.warning("%s: reading on with PyAV, %s failed: %s", self._index.info.path, self.backend, _short(error))
             self._decoder.close()
-            self._decoder, self.backend = _PyAVDecoder(self._index), "pyav"
+            self._decoder, self.backend = _PyAVDecoder(self._index, _Feed(self._index, _open(self._index.source))), "pyav"
             return self._decoder.read(wanted)
 
     def close(self) -> None:
@@ -873,8 +1024,8 @@ class VideoReader(_Reading):
         backend: str = "decord",  # "decord", "pyav" or "torchcodec"; PyAV replaces one that cannot do it, with a warning
         short_side: int | None = None,  # resize so that the shorter side has this many pixels; None keeps the size
     ) -> None:
-        if backend not in _DECODERS:
-            raise ValueError(f"unknown backend {backend!r}; accepted: {', '.join(_DECODERS)}")
+        if backend not in _MODULES:
+            raise ValueError(f"unknown backend {backend!r}; accepted: {', '.join(_MODULES)}")
         if short_side is not None and short_side < 1:
             raise ValueError(f"short_side must be at least 1 pixel, got {short_side}")
         super().__init__(_find(path), backend)
@@ -888,13 +1039,19 @@ class VideoReader(_Reading):
     def frames(
         self,
         indices: Sequence[int] | np.ndarray | torch.Tensor,  # frame numbers, any order, repeats allowed, any shape
+        out: torch.Tensor | None = None,  # uint8, contiguous, shape of `indices` + (height, width, 3): write there
     ) -> torch.Tensor:  # uint8, shape of `indices` + (height, width, 3)
         "The frames of these numbers, each decoded once, in one pass forward through the file."
         numbers = _frame_numbers(self.info, indices)
+        shape = (*numbers.shape, self.height, self.width, 3)
+        out = torch.empty(shape, dtype=torch.uint8) if out is None else out
+        if out.shape != shape or out.dtype != torch.uint8 or not out.is_contiguous():
+            raise ValueError(f"`out` must be contiguous uint8 of shape {shape}; got {out.dtype} {tuple(out.shape)}")
         unique, places = np.unique(numbers, return_inverse=True)
         if not len(unique):
-            return torch.empty((*numbers.shape, self.height, self.width, 3), dtype=torch.uint8)
-        images = _resize(torch.from_numpy(np.ascontiguousarray(self._read(unique))), self.height, self.width)
-        if np.array_equal(numbers.ravel(), unique):
-            return images.reshape(*numbers.shape, *images.shape[1:])
-        return frames_at(images, places.reshape(numbers.shape))
+            return out
+        if (self.height, self.width) == (self.info.height, self.info.width):
+            return _lay(self._read(unique), places.reshape(numbers.shape), out)
+        images = torch.empty((len(unique), self.info.height, self.info.width, 3), dtype=torch.uint8)
+        images = _lay(self._read(unique), np.arange(len(unique)), images)
+        return frames_at(_resize(images, self.height, self.width), places.reshape(numbers.shape), out=out)

@@ -99,8 +99,8 @@ def test_reversed_features_are_those_of_reversed_clips(manifest: Manifest, tmp_p
 
 
 def test_both_directions_come_from_one_decoding(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, read = [], datasets._read_once
-    monkeypatch.setattr(datasets, "_read_once", lambda path, *rest: opened.append(path) or read(path, *rest))
+    opened, read = [], datasets.read_clips
+    monkeypatch.setattr(datasets, "read_clips", lambda path, *rest: opened.append(path) or read(path, *rest))
     forwards = write(manifest, tmp_path / "f", backwards=tmp_path / "b")
     assert len(opened) == 22
     for folder, options in (("f", {}), ("b", {"reverse": True})):

@@ -222,7 +222,7 @@ def test_a_manifest_of_files_that_are_not_there_fails_before_any_work(videos: Pa
 def killed_while(asking: str, after: int, run: Path, videos: Path, options: Options) -> None:
     "In a process of its own: measure, and be killed at the call of a function."
     torch.set_num_threads(1)
-    module, name = {"decoding": (datasets, "_read_once"), "limited": (room, "limited_figures")}[asking]
+    module, name = {"decoding": (datasets, "read_clips"), "limited": (room, "limited_figures")}[asking]
     real, calls = getattr(module, name), []
 
     def die(*given: Any, **named: Any) -> Any:
@@ -243,7 +243,7 @@ def test_a_killed_measurement_goes_on(videos: Path, network: Path, run: Path, tm
         assert process.exitcode == -signal.SIGKILL
         if asking == "decoding":
             assert len(list(run.glob("results/features/*/forwards/shard-*.json"))) == 1 and not (run / "results" / "tasks").exists()
-    decoded, voted = counted(monkeypatch, datasets, "_read_once"), counted(monkeypatch, room, "knn_figures")
+    decoded, voted = counted(monkeypatch, datasets, "read_clips"), counted(monkeypatch, room, "knn_figures")
     found = measure(run, videos, tasks, options=options, progress=False)
     assert not decoded and not voted, "what was there before is not done again"
     other = Path(shutil.copytree(network, tmp_path / "whole"))
@@ -254,7 +254,7 @@ def test_a_killed_measurement_goes_on(videos: Path, network: Path, run: Path, tm
 
 
 def test_a_changed_choice_is_asked_anew(videos: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded, voted, ranked = counted(monkeypatch, datasets, "_read_once"), counted(monkeypatch, room, "knn_figures"), counted(monkeypatch, room, "retrieval_figures")
+    decoded, voted, ranked = counted(monkeypatch, datasets, "read_clips"), counted(monkeypatch, room, "knn_figures"), counted(monkeypatch, room, "retrieval_figures")
 
     def ask(**changes: Any) -> dict[str, Any]:
         return dict(measure(run, videos, ["retrieval", "knn"], progress=False, **changes).metrics)
