@@ -508,9 +508,14 @@ def _decoded(
     codec: av.VideoCodecContext,  # a decoder
     packets: Iterable[Any],  # av.Packets, from a keyframe on
 ) -> Iterator[av.VideoFrame]:
-    "The frames that packets give, to the last one that the decoder holds back."
+    "The frames that packets give, to the last one that the decoder holds back; where a packet is damaged, those shown before it and then the error."
     for packet in chain(packets, [None]):
-        yield from codec.decode(packet)
+        try:
+            yield from codec.decode(packet)
+        except av.FFmpegError:
+            if packet is not None and packet.pts is not None:
+                yield from (frame for frame in codec.decode(None) if frame.pts is not None and frame.pts < packet.pts)
+            raise
 
 
 def _decode(

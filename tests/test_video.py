@@ -258,6 +258,87 @@ def test_pictures_that_nobody_wants_are_left_out_and_the_others_are_the_same(tmp
     assert all(landed) or not found
 
 
+# how many are decoded with a stored index: pictures behind the last one wanted of a group are left out, too
+WITH_INDEX = {"prepared": 33, "no B pictures": 64, "one group": 64, "as x264 likes it": 50, "sixteen B pictures": 30, "pyramids": 50, "slices": 50,
+              "creeping refresh": 64}
+
+
+@pytest.mark.parametrize("kind", WITH_INDEX)
+def test_with_a_stored_index_the_frames_are_the_same_and_nothing_is_searched(tmp_path, film, kind, monkeypatch):
+    path, fed = encode(tmp_path / "a.mp4", film, options=X264[kind][1]), []
+    truth, _ = in_order(path)
+    with VideoReader(path, "pyav") as reader:
+        plain = reader.info, reader.timestamps
+    video.store_index(path)
+    assert [np.array_equal(*pair) for pair in zip(in_order(path)[0], truth, strict=True)] == [True] * 64, "to others it is the film it was"
+    decoded = video._decoded
+    monkeypatch.setattr(video, "_decoded", lambda codec, packets: decoded(codec, (fed.append(packet) or packet for packet in packets)))
+    monkeypatch.setattr(video, "_open", None)
+    with VideoReader(path, "pyav") as reader:
+        assert reader.info == plain[0] and np.array_equal(reader.timestamps, plain[1]) and not fed
+        np.testing.assert_array_equal(reader.frames(range(1, 64, 4)), [truth[number] for number in range(1, 64, 4)])
+        assert len(fed) <= WITH_INDEX[kind]
+        for wanted in (range(0, 20), range(20, 40), [3], [9], [10, 11], [25, 60], [26], [61, 62, 63], [0], range(64)):
+            np.testing.assert_array_equal(reader.frames(wanted), [truth[number] for number in wanted])
+
+
+@given(asked=st.lists(st.lists(st.integers(0, 63), min_size=1, max_size=9), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_any_frames_in_any_order_with_a_stored_index(asked, indexed):
+    path, truth = indexed
+    with VideoReader(path, "pyav") as reader:
+        for numbers in asked:
+            np.testing.assert_array_equal(reader.frames(numbers), [truth[number] for number in numbers])
+
+
+@pytest.fixture(scope="module")
+def indexed(film, tmp_path_factory):
+    "A prepared film with its index, and its frames."
+    path = encode(tmp_path_factory.mktemp("indexed") / "film.mp4", film, options=prepare.Settings().options)
+    truth, _ = in_order(path)
+    video.store_index(path)
+    return path, truth
+
+
+def test_an_index_that_does_not_belong_to_the_file(indexed, tmp_path, caplog):
+    whole, truth, path = indexed[0].read_bytes(), indexed[1], tmp_path / "film.mp4"
+    box = int.from_bytes(whole[-4:], "big")
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(VideoError, match="film.mp4: the index that it brings is damaged; make the copy anew"):
+        VideoReader(path, "pyav")
+    others = {  # files that have been changed since: read like any other, or refused like any other
+        "bytes after it": whole + b"\0\0\0\x08free",
+        "bytes before it": whole[:-box] + b"\0\0\0\x08free" + whole[-box:],
+        "cut off in the middle": whole[: -box // 2],
+        "taken away": whole[:-box],
+    }
+    for kind, content in others.items():
+        path.write_bytes(content)
+        assert video._stored(video._find(path)) is None, kind
+        with VideoReader(path, "pyav") as reader:
+            np.testing.assert_array_equal(reader.frames([40, 7]), [truth[40], truth[7]])
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VideoError, match="film.mp4: not a video file, or not a whole one"):
+        VideoReader(path, "pyav")
+
+
+def test_damage_behind_a_stored_index(indexed, tmp_path):
+    path = tmp_path / "film.mp4"
+    content, stored = bytearray(indexed[0].read_bytes()), video._stored(video._find(indexed[0]))
+    broken = int(stored["offset"][stored["places"][stored["keys"][1]]])
+    content[broken : broken + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    key = int(stored["keys"][1])
+    with VideoReader(path, "pyav") as reader:
+        np.testing.assert_array_equal(reader.frames([key - 1, 3]), [indexed[1][key - 1], indexed[1][3]])
+        with pytest.raises(VideoError, match=rf"film.mp4: frame {key + 5} of 64 cannot be decoded"):
+            reader.frames([key + 5])
+        np.testing.assert_array_equal(reader.frames([2]), [indexed[1][2]])
+        os.truncate(path, broken)
+        with pytest.raises(VideoError, match=rf"film.mp4: has become shorter while it was read: nothing at byte \d+"):
+            reader.frames([63])
+
+
 ENVELOPES = {
     "another coder": lambda path, film: encode(path, film, codec="mpeg4", options={"g": "12"}),
     "uneven times": lambda path, film: encode(path, film, moments=np.cumsum(1 + np.arange(len(film)) % 3)),
@@ -265,6 +346,23 @@ ENVELOPES = {
     "fragments": lambda path, film: remuxed(write_video(path.with_name("whole.mp4"), film), path, movflags="frag_keyframe+empty_moov"),
     "cut, so that some times are negative": lambda path, film: remuxed(write_video(path.with_name("whole.mp4"), film), path, first=12, shift=17),
 }
+
+
+REFUSED = {
+    "not an MP4": lambda path, film: encode(path.with_suffix(".mkv"), film),
+    "another coder": ENVELOPES["another coder"],
+    "turned": lambda path, film: encode(path, film, rotation=90),
+    "an edit list": ENVELOPES["cut, so that some times are negative"],
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_no_index_is_stored_where_it_might_mislead(tmp_path, film, kind):
+    path = REFUSED[kind](tmp_path / "film.mp4", film)
+    before = path.read_bytes()
+    with pytest.raises(VideoError, match=rf"{path.name}: no index can be stored in it: "):
+        video.store_index(path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ENVELOPES)
