@@ -1207,19 +1207,14 @@ class _Shelf:
             self._free.append(number)
         return number, self._own[number][:size].view(shape)
 
-    def send(
-        self,
-        worker: int,  # number of this worker
-        number: int,  # of a free tray
-        shape: tuple[int, ...],  # of the clips on it
-    ) -> _Tray:
-        "A tray on its way."
+    def send(self, worker: int, number: int, shape: tuple[int, ...]) -> _Tray:
+        "A free tray, by its number, with clips of a shape on it, on its way."
         self._free.remove(number)
         memory = None if number in self._told else self._own[number]
         self._told.add(number)
         return _Tray(self.number, worker, number, shape, memory)
 
-
+# %% ../nbs/03_datasets.ipynb #0b9cd4fa
 _shelves: weakref.WeakValueDictionary[int, _Shelf] = weakref.WeakValueDictionary()  # of this process, by their numbers
 
 # %% ../nbs/03_datasets.ipynb #85532aa7

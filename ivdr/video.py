@@ -856,6 +856,19 @@ def _stored(
     return None
 
 # %% ../nbs/00_video.ipynb #1f8b0f6d
+def _needed(
+    wanted: np.ndarray,  # int64: places of the wanted pictures in the order of the file
+    leaf: np.ndarray,  # bool (packets,)
+    group: np.ndarray,  # int64 (packets,): number of the group that each is in
+) -> np.ndarray:  # bool (packets,)
+    "The wanted pictures and those that they may be made from."
+    until = np.full(group[-1] + 1, -1)  # the last wanted place of each group
+    np.maximum.at(until, group[wanted], wanted)
+    needed: np.ndarray = ~leaf & (np.arange(len(leaf)) <= until[group])
+    needed[wanted] = True
+    return needed
+
+# %% ../nbs/00_video.ipynb #d5a6391c
 class _StoredFeed:
     "What a decoder is given of a film that brings its index: the pictures that are wanted and those that they are made from."
     passes_over = True  # groups that nobody wants cost nothing
@@ -872,13 +885,8 @@ class _StoredFeed:
 
     def want(self, wanted: np.ndarray) -> None:
         "Say which frames will be asked for, by sorted numbers."
-        places = self._places[wanted]
-        until = np.full(len(self._starts), -1)
-        np.maximum.at(until, self._groups[places], places)
-        needed = ~self._leaf & (np.arange(len(self._leaf)) <= until[self._groups])
         # and every picture after the last one that is wanted: the next read may want it, and goes on from here
-        needed[places], needed[self._numbers > wanted[-1]] = True, True
-        self._needed = needed.tolist()
+        self._needed = (_needed(self._places[wanted], self._leaf, self._groups) | (self._numbers > wanted[-1])).tolist()
 
     def frames(self, place: int) -> Iterator[av.VideoFrame]:
         "Decoded frames from a keyframe on, by its place in the index."
@@ -977,21 +985,28 @@ def _resize(
     return F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True).permute(0, 2, 3, 1).contiguous()
 
 # %% ../nbs/00_video.ipynb #d393422c
+def _begin(
+    source: _Source,  # a regular file
+    backend: str,  # the decoder asked for
+) -> tuple[_Index, _Decoder, str]:  # its index, a decoder, and the name of the one it is
+    "Open a file, by the index that it brings or by a survey."
+    if backend == "pyav" and (ready := _by_stored_index(source)):
+        return *ready, backend
+    opened = _open(source)
+    try:
+        index = _survey(source, *opened)
+        return index, *_make_decoder(index, backend, opened)
+    except BaseException:
+        opened[0].close()
+        raise
+
+# %% ../nbs/00_video.ipynb #87cc15bc
 class _Reading:
     "A decoder that is chosen at opening, changed for PyAV if it breaks while reading, and closed at the end."
 
     def __init__(self, source: _Source, backend: str) -> None:
         self._decoder: _Decoder | None
-        if backend == "pyav" and (ready := _by_stored_index(source)):
-            (self._index, self._decoder), self.backend = ready, backend
-            return
-        opened = _open(source)
-        try:
-            self._index = _survey(source, *opened)
-            self._decoder, self.backend = _make_decoder(self._index, backend, opened)
-        except BaseException:
-            opened[0].close()
-            raise
+        self._index, self._decoder, self.backend = _begin(source, backend)
 
     def _read(self, wanted: np.ndarray) -> Iterable[np.ndarray]:
         if self._decoder is None:

@@ -335,7 +335,7 @@ def test_damage_behind_a_stored_index(indexed, tmp_path):
             reader.frames([key + 5])
         np.testing.assert_array_equal(reader.frames([2]), [indexed[1][2]])
         os.truncate(path, broken)
-        with pytest.raises(VideoError, match=rf"film.mp4: has become shorter while it was read: nothing at byte \d+"):
+        with pytest.raises(VideoError, match=r"film.mp4: has become shorter while it was read: nothing at byte \d+"):
             reader.frames([63])
 
 
