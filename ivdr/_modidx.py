@@ -1243,6 +1243,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'ivdr.video._lay': ('video.html#_lay', 'ivdr/video.py'),
                             'ivdr.video._length_bytes': ('video.html#_length_bytes', 'ivdr/video.py'),
                             'ivdr.video._make_decoder': ('video.html#_make_decoder', 'ivdr/video.py'),
+                            'ivdr.video._memory': ('video.html#_memory', 'ivdr/video.py'),
                             'ivdr.video._misread': ('video.html#_misread', 'ivdr/video.py'),
                             'ivdr.video._must_count': ('video.html#_must_count', 'ivdr/video.py'),
                             'ivdr.video._needed': ('video.html#_needed', 'ivdr/video.py'),

@@ -947,6 +947,17 @@ def frames_at(
     return torch.index_select(images, 0, torch.from_numpy(places.reshape(-1)), out=flat).view(*places.shape, *images.shape[1:])
 
 # %% ../nbs/00_video.ipynb #d590cf8e
+def _memory(
+    shape: tuple[int, ...],  # of frames
+    out: torch.Tensor | None,  # what the caller wants them in; None: anything
+) -> torch.Tensor:  # uint8, contiguous, this shape
+    "Memory that frames are written to."
+    out = torch.empty(shape, dtype=torch.uint8) if out is None else out
+    if out.shape != shape or out.dtype != torch.uint8 or not out.is_contiguous():
+        raise ValueError(f"`out` must be contiguous uint8 of shape {shape}; got {out.dtype} {tuple(out.shape)}")
+    return out
+
+
 def _lay(
     images: Iterable[np.ndarray],  # N of them, uint8 (height, width, 3), one after the other
     places: np.ndarray,  # int64, any shape: which of the N each place has
@@ -1064,14 +1075,11 @@ class VideoReader(_Reading):
         "The frames of these numbers, each decoded once, in one pass forward through the file."
         numbers = _frame_numbers(self.info, indices)
         shape = (*numbers.shape, self.height, self.width, 3)
-        out = torch.empty(shape, dtype=torch.uint8) if out is None else out
-        if out.shape != shape or out.dtype != torch.uint8 or not out.is_contiguous():
-            raise ValueError(f"`out` must be contiguous uint8 of shape {shape}; got {out.dtype} {tuple(out.shape)}")
+        out = _memory(shape, out)
         unique, places = np.unique(numbers, return_inverse=True)
         if not len(unique):
             return out
         if (self.height, self.width) == (self.info.height, self.info.width):
             return _lay(self._read(unique), places.reshape(numbers.shape), out)
-        images = torch.empty((len(unique), self.info.height, self.info.width, 3), dtype=torch.uint8)
-        images = _lay(self._read(unique), np.arange(len(unique)), images)
+        images = _lay(self._read(unique), np.arange(len(unique)), _memory((len(unique), self.info.height, self.info.width, 3), None))
         return frames_at(_resize(images, self.height, self.width), places.reshape(numbers.shape), out=out)

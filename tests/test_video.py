@@ -613,6 +613,12 @@ def test_wrong_arguments(sample, film, tmp_path):
     with pytest.raises(ValueError, match="closed"):
         reader.frames([0])
     reader.close()
+    with VideoReader(sample) as reader:
+        kept = torch.empty(2, 96, 128, 3, dtype=torch.uint8)
+        assert reader.frames([3, 1], out=kept) is kept and torch.equal(kept, reader.frames([3, 1]))
+        for out in (kept[:1], kept.int(), kept.transpose(1, 2).contiguous().transpose(1, 2)):
+            with pytest.raises(ValueError, match=r"`out` must be contiguous uint8 of shape \(2, 96, 128, 3\)"):
+                reader.frames([3, 1], out=out)
     for frames in (film.astype(float), film[0], film[..., :2], film[:0]):
         with pytest.raises(ValueError, match="uint8 of shape"):
             write_video(tmp_path / "a.mp4", frames)
