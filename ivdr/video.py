@@ -799,7 +799,7 @@ _AROUND = 4 + len(_BOX) + 4 + 4  # bytes of the box besides the arrays
 
 def _packets_of(
     source: _Source,  # of H.264 in MP4
-) -> dict[str, np.ndarray]:  # of each packet, in the order of the file: offset and size in bytes, whether it is a leaf; extradata of the decoder
+) -> dict[str, np.ndarray]:  # of each packet, in the order of the file: offset and size in bytes, whether it is a leaf; of the decoder: extradata, colour
     "Where the packets of a film are."
     container, stream = _open(source)
     with container, open(source.file, "rb") as file:
@@ -811,27 +811,9 @@ def _packets_of(
                     raise VideoError(source.name, "its packets do not lie in the file as they are decoded, so that no index of them can be stored")
                 rows.append((packet.pos, packet.size, _is_leaf(packet, length_bytes)))
         offset, size, leaf = (np.array(column) for column in zip(*rows, strict=True))
-        return {"offset": offset, "size": size, "leaf": leaf, "extradata": np.frombuffer(stream.codec_context.extradata or b"", np.uint8)}
-
-# %% ../nbs/00_video.ipynb #9b4c119d
-def store_index(
-    path: str | Path,  # an MP4 of H.264, upright, that is still being made: no reader has it open
-) -> None:
-    "Append to a film what a reader finds out when it opens it, so that PyAV need not find it out again; a `VideoError` where that would not be the same."
-    source = _find(path)
-    container, stream = _open(source)
-    with container:
-        index, mp4 = _survey(source, container, stream), "mp4" in container.format.name.split(",")
-        plain = mp4 and stream.codec_context.name == "h264" and _length_bytes(stream) and not index.doubts and index.matrix == (_ONE, 0, 0, _ONE)
-    if not plain or source.in_tar:
-        raise VideoError(source.name, f"no index can be stored in it: {index.doubts or 'it is not upright H.264 in an MP4 of its own'}")
-    about = np.array([index.info.fps, index.info.width, index.info.height, index.info.duration, source.size])
-    numbers = {"places": index.places, "keys": index.keys} | _packets_of(source)
-    small = {name: array.astype(np.min_scalar_type(array.max())) for name, array in numbers.items()}
-    arrays = save({"about": about, "timestamps": index.timestamps} | small)
-    size = (_AROUND + len(arrays)).to_bytes(4, "big")
-    with open(path, "ab") as file:
-        file.write(size + _BOX + crc32(arrays).to_bytes(4, "big") + arrays + size)
+        codec = stream.codec_context
+        colour = np.array([codec.colorspace, codec.color_range])
+        return {"offset": offset, "size": size, "leaf": leaf, "extradata": np.frombuffer(codec.extradata or b"", np.uint8), "colour": colour}
 
 # %% ../nbs/00_video.ipynb #c6a3c018
 def _stored(
@@ -854,6 +836,28 @@ def _stored(
         return arrays
     logger.info("%s: has been changed since its index was stored, which is left aside", source.name)
     return None
+
+# %% ../nbs/00_video.ipynb #4e0bee06
+def store_index(
+    path: str | Path,  # an MP4 of H.264, upright, that is still being made: no reader has it open
+) -> None:
+    "Append to a film what a reader finds out when it opens it, so that PyAV need not find it out again; a `VideoError` where that would not be the same."
+    source = _find(path)
+    if _stored(source):
+        return
+    container, stream = _open(source)
+    with container:
+        index, mp4 = _survey(source, container, stream), "mp4" in container.format.name.split(",")
+        plain = mp4 and stream.codec_context.name == "h264" and _length_bytes(stream) and not index.doubts and index.matrix == (_ONE, 0, 0, _ONE)
+    if not plain or source.in_tar:
+        raise VideoError(source.name, f"no index can be stored in it: {index.doubts or 'it is not upright H.264 in an MP4 of its own'}")
+    about = np.array([index.info.fps, index.info.width, index.info.height, index.info.duration, source.size])
+    numbers = {"places": index.places, "keys": index.keys} | _packets_of(source)
+    small = {name: array.astype(np.min_scalar_type(array.max())) for name, array in numbers.items()}
+    arrays = save({"about": about, "timestamps": index.timestamps} | small)
+    size = (_AROUND + len(arrays)).to_bytes(4, "big")
+    with open(path, "ab") as file:
+        file.write(size + _BOX + crc32(arrays).to_bytes(4, "big") + arrays + size)
 
 # %% ../nbs/00_video.ipynb #1f8b0f6d
 def _needed(
@@ -881,6 +885,7 @@ class _StoredFeed:
         self._needed = [True] * len(self._packets)
         self._codec = av.CodecContext.create("h264", "r")
         self._codec.extradata, self._codec.thread_count = stored["extradata"].tobytes(), 1
+        self._codec.colorspace, self._codec.color_range = stored["colour"].tolist()
         self._file = open(source.file, "rb", buffering=0)  # noqa: SIM115
 
     def want(self, wanted: np.ndarray) -> None:

@@ -348,6 +348,24 @@ ENVELOPES = {
 }
 
 
+def test_colours_are_the_same_with_a_stored_index(tmp_path, film):
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *film.shape[1:3], "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = 1, 2  # BT.709, all values
+        for image in film[:8]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode())
+    truth, _ = in_order(path)
+    video.store_index(path)
+    size = path.stat().st_size
+    video.store_index(path)
+    assert path.stat().st_size == size, "once is enough"
+    with VideoReader(path, "pyav") as reader:
+        np.testing.assert_array_equal(reader.frames(range(8)), truth)
+
+
 REFUSED = {
     "not an MP4": lambda path, film: encode(path.with_suffix(".mkv"), film),
     "another coder": ENVELOPES["another coder"],
