@@ -873,16 +873,39 @@ def _needed(
     return needed
 
 # %% ../nbs/00_video.ipynb #d5a6391c
+class _Way:
+    "The packets that a decoder needs next, by their places in the order of the file."
+
+    def __init__(self, places: np.ndarray, keys: np.ndarray, leaf: np.ndarray) -> None:
+        self._places, self._leaf, self.starts = places, leaf, places[keys]
+        self.numbers = np.argsort(places)
+        self._groups = np.searchsorted(self.starts, np.arange(len(places)), side="right") - 1
+        self._begin, self._needed = 0, list[bool]()  # of the groups that are asked for: their first packet, and which are needed
+
+    def want(self, wanted: np.ndarray) -> None:
+        "Say which frames will be asked for, by sorted numbers."
+        places = self._places[wanted]
+        first, last = self._groups[places.min()], self._groups[places.max()]
+        begin, end = np.searchsorted(self._groups, [first, last + 1])
+        needed = _needed(places - begin, self._leaf[begin:end], self._groups[begin:end] - first)
+        # and every picture after the last one that is wanted: the next read may want it, and goes on from here
+        self._begin, self._needed = int(begin), (needed | (self.numbers[begin:end] > wanted[-1])).tolist()
+
+    def ahead(self, place: int) -> Iterator[int]:
+        "Places from this one on; whoever asks for the next one gets what is needed by then."
+        while (place := max(place, self._begin)) < len(self._places):
+            if place >= self._begin + len(self._needed) or self._needed[place - self._begin]:
+                yield place
+            place += 1
+
+# %% ../nbs/00_video.ipynb #c9687991
 class _StoredFeed:
     "What a decoder is given of a film that brings its index: the pictures that are wanted and those that they are made from."
     passes_over = True  # groups that nobody wants cost nothing
 
     def __init__(self, source: _Source, stored: Mapping[str, np.ndarray]) -> None:
-        self._source, self._places, self._leaf = source, stored["places"].astype(np.int64), stored["leaf"]
-        self._numbers, self._starts = np.argsort(self._places), self._places[stored["keys"]]
-        self._groups = np.searchsorted(self._starts, np.arange(len(self._places)), side="right") - 1
-        self._packets = list(zip((stored["offset"].astype(np.int64) + source.start).tolist(), stored["size"].tolist(), self._numbers.tolist(), strict=True))
-        self._needed = [True] * len(self._packets)
+        self._source, self._way = source, _Way(stored["places"].astype(np.int64), stored["keys"], stored["leaf"])
+        self._packets = list(zip((stored["offset"].astype(np.int64) + source.start).tolist(), stored["size"].tolist(), self._way.numbers.tolist(), strict=True))
         self._codec = av.CodecContext.create("h264", "r")
         self._codec.extradata, self._codec.thread_count = stored["extradata"].tobytes(), 1
         self._codec.colorspace, self._codec.color_range = stored["colour"].tolist()
@@ -890,13 +913,12 @@ class _StoredFeed:
 
     def want(self, wanted: np.ndarray) -> None:
         "Say which frames will be asked for, by sorted numbers."
-        # and every picture after the last one that is wanted: the next read may want it, and goes on from here
-        self._needed = (_needed(self._places[wanted], self._leaf, self._groups) | (self._numbers > wanted[-1])).tolist()
+        self._way.want(wanted)
 
     def frames(self, place: int) -> Iterator[av.VideoFrame]:
         "Decoded frames from a keyframe on, by its place in the index."
         self._codec.flush_buffers()
-        return _decoded(self._codec, (self._packet(at) for at in range(self._starts[place], len(self._packets)) if self._needed[at]))
+        return _decoded(self._codec, map(self._packet, self._way.ahead(int(self._way.starts[place]))))
 
     def _packet(self, place: int) -> Any:
         offset, size, number = self._packets[place]
