@@ -208,7 +208,7 @@ def _find(
     name = os.path.abspath(path)
     address = _IN_TAR.fullmatch(name)
     try:
-        file = str(file_of(name))
+        file = str(file_of(name)) if address else name
         status = os.stat(file)
         if stat.S_ISDIR(status.st_mode):
             raise VideoError(path, "is a folder, not a video file")
@@ -861,13 +861,13 @@ def store_index(
 
 # %% ../nbs/00_video.ipynb #1f8b0f6d
 def _needed(
-    wanted: np.ndarray,  # int64: places of the wanted pictures in the order of the file
+    wanted: np.ndarray,  # int64: places of the wanted pictures in the order of the file, sorted
     leaf: np.ndarray,  # bool (packets,)
     group: np.ndarray,  # int64 (packets,): number of the group that each is in
 ) -> np.ndarray:  # bool (packets,)
     "The wanted pictures and those that they may be made from."
-    until = np.full(group[-1] + 1, -1)  # the last wanted place of each group
-    np.maximum.at(until, group[wanted], wanted)
+    until = np.full(group[-1] + 1, -1)
+    until[group[wanted]] = wanted  # the last one of each group stays
     needed: np.ndarray = ~leaf & (np.arange(len(leaf)) <= until[group])
     needed[wanted] = True
     return needed
@@ -884,12 +884,12 @@ class _Way:
 
     def want(self, wanted: np.ndarray) -> None:
         "Say which frames will be asked for, by sorted numbers."
-        places = self._places[wanted]
-        first, last = self._groups[places.min()], self._groups[places.max()]
-        begin, end = np.searchsorted(self._groups, [first, last + 1])
+        places = np.sort(self._places[wanted])
+        first, last = self._groups[places[0]], self._groups[places[-1]]
+        begin, end = np.searchsorted(self._groups, [first, last + 1]).tolist()
         needed = _needed(places - begin, self._leaf[begin:end], self._groups[begin:end] - first)
         # and every picture after the last one that is wanted: the next read may want it, and goes on from here
-        self._begin, self._needed = int(begin), (needed | (self.numbers[begin:end] > wanted[-1])).tolist()
+        self._begin, self._needed = begin, (needed | (self.numbers[begin:end] > wanted[-1])).tolist()
 
     def ahead(self, place: int) -> Iterator[int]:
         "Places from this one on; whoever asks for the next one gets what is needed by then."
@@ -992,9 +992,9 @@ def _lay(
 ) -> torch.Tensor:  # `out`
     "Lay out images as they come, each at all its places, so that memory is touched once."
     flat = out.view(-1, *out.shape[-3:]).numpy()
-    theirs = np.split(np.argsort(places, axis=None, kind="stable"), np.cumsum(np.bincount(places.ravel()))[:-1])
-    for image, its in zip(images, theirs, strict=True):
-        for place in its:
+    order, ends = np.argsort(places, axis=None).tolist(), np.cumsum(np.bincount(places.ravel())).tolist()
+    for image, start, end in zip(images, [0, *ends[:-1]], ends, strict=True):
+        for place in order[start:end]:
             flat[place] = image
     return out
 
