@@ -1203,8 +1203,10 @@ class _Shelf:
                 self._free.append(number)
         number = next((number for number in self._free if len(self._own[number]) >= size), len(self._own))
         if number == len(self._own):
-            self._own.append(torch.empty(size, dtype=torch.uint8).share_memory_())  # type: ignore[no-untyped-call]
-            self._free.append(number)
+            # one is filled, one waits and one is looked at: memory that a run will need is taken at once, and not in its third hour
+            for _ in range(1 if self._own else 3):
+                self._free.append(len(self._own))
+                self._own.append(torch.empty(size, dtype=torch.uint8).share_memory_())  # type: ignore[no-untyped-call]
         return number, self._own[number][:size].view(shape)
 
     def send(self, worker: int, number: int, shape: tuple[int, ...]) -> _Tray:
