@@ -445,6 +445,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ivdr.datasets.list_videos': ('datasets.html#list_videos', 'ivdr/datasets.py'),
                                'ivdr.datasets.make_eval_loader': ('datasets.html#make_eval_loader', 'ivdr/datasets.py'),
                                'ivdr.datasets.make_loader': ('datasets.html#make_loader', 'ivdr/datasets.py'),
+                               'ivdr.datasets.one_size': ('datasets.html#one_size', 'ivdr/datasets.py'),
                                'ivdr.datasets.open_manifest': ('datasets.html#open_manifest', 'ivdr/datasets.py'),
                                'ivdr.datasets.parse_kinetics_name': ('datasets.html#parse_kinetics_name', 'ivdr/datasets.py'),
                                'ivdr.datasets.read_clips': ('datasets.html#read_clips', 'ivdr/datasets.py'),

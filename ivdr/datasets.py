@@ -7,7 +7,7 @@ __all__ = ['logger', 'COLUMNS', 'Lay', 'Missing', 'content_hash', 'Manifest', 'l
            'open_manifest', 'ucf101_group', 'hmdb51_source', 'kinetics_name', 'parse_kinetics_name', 'Listing',
            'ucf101_listing', 'hmdb51_listing', 'kinetics_listing', 'BenchmarkScan', 'scan_listing', 'scan_ucf101',
            'scan_hmdb51', 'scan_kinetics', 'label_subset', 'held_out', 'factors', 'resize_frames', 'read_clips',
-           'stand_ins', 'VideoClips', 'steps_per_epoch', 'ClipLoader', 'make_loader', 'make_eval_loader']
+           'stand_ins', 'VideoClips', 'steps_per_epoch', 'one_size', 'ClipLoader', 'make_loader', 'make_eval_loader']
 
 # %% ../nbs/03_datasets.ipynb #79f73c24
 import hashlib
@@ -976,6 +976,7 @@ def read_clips(
     size: tuple[int, int] | None = None,  # (height, width) after resizing, pixels; None: as in the file
     backend: str = "pyav",  # decoder: "pyav", the fastest, "decord" or "torchcodec", see `VideoReader`
     lay: Lay = _anew,  # where the clips go
+    keep: int = 0,  # frames of at most so many pixels keep their size
 ) -> tuple[Tensor, Frames, int]:  # clips uint8 (V,T,H,W,3), their frame numbers (V,T), frames in the video
     "All clips of a video from one open and one pass: each frame is decoded and resized once, however many clips share it."
     with VideoReader(path, backend) as reader:
@@ -983,8 +984,9 @@ def read_clips(
         n_frames = len(reader)
         frames = views(n_frames, clip_len, stride, rng)
         there = reader.height, reader.width
-        clips = lay((*frames.shape, *(size or there), 3))
-        if size is None or tuple(size) == there:
+        size = there if size is None or math.prod(there) <= keep else (size[0], size[1])
+        clips = lay((*frames.shape, *size, 3))
+        if size == there:
             return reader.frames(frames, out=clips), frames, n_frames
         wanted, place = np.unique(frames, return_inverse=True)
         return frames_at(resize_frames(reader.frames(wanted), size), place.reshape(frames.shape), out=clips), frames, n_frames
@@ -1050,6 +1052,7 @@ class _ClipSource:
         seed: int = 0,  # of the run
         cache: bool = False,  # keep every video decoded and resized in memory (each worker keeps its own)
         max_bad_share: float = 0.05,  # share of videos that may turn out unreadable and be replaced; 0: none, the error is raised
+        keep: int = 0,  # frames of at most so many pixels keep their size, for `one_size` to resize them on the device; not with a cache
     ):
         if not len(manifest):
             raise ValueError("the manifest lists no videos")
@@ -1057,14 +1060,16 @@ class _ClipSource:
             raise ValueError(f"size is {size}; it must be (height, width) in pixels, or None")
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f"max_bad_share is {max_bad_share}; it must lie in 0..1")
-        self.manifest, self.views, self.clip_len, self.stride = manifest, views, clip_len, stride
+        if keep and (cache or size is None):
+            raise ValueError(f"keep is {keep}; it needs a size for larger frames, and no cache")
+        self.manifest, self.views, self.clip_len, self.stride, self.keep = manifest, views, clip_len, stride, keep
         self.size, self.backend, self.seed, self.cache, self.max_bad_share = size, backend, seed, cache, max_bad_share
         self._files = [str(file) for file in manifest.files]
         self._cached: dict[int, Tensor] = {}
 
     def _read(self, index: int, rng: np.random.Generator, lay: Lay = _anew) -> _Read:
         if not self.cache:
-            return read_clips(self._files[index], self.views, self.clip_len, self.stride, rng, self.size, self.backend, lay)
+            return read_clips(self._files[index], self.views, self.clip_len, self.stride, rng, self.size, self.backend, lay, self.keep)
         if index not in self._cached:
             with VideoReader(self._files[index], self.backend) as reader:
                 self._cached[index] = resize_frames(reader.frames(np.arange(len(reader))), self.size)
@@ -1220,6 +1225,24 @@ class _Shelf:
 _shelves: weakref.WeakValueDictionary[int, _Shelf] = weakref.WeakValueDictionary()  # of this process, by their numbers
 
 # %% ../nbs/03_datasets.ipynb #85532aa7
+def one_size(
+    rows: Tensor,  # uint8 (B, bytes), on any device: each video's clips, packed, at the front of its row
+    sizes: Tensor,  # int64 (B, 2), on the CPU: height and width of each video's frames
+    shape: Sequence[int],  # V, T
+    size: tuple[int, int],  # (height, width) for all, pixels
+) -> Tensor:  # uint8 (B,V,T,height,width,3)
+    "Clips of videos of several sizes, resized to one, all videos of a size at once."
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, there in enumerate(sizes.tolist()):
+        places.setdefault(tuple(there), []).append(place)
+    clips = rows.new_empty((len(rows), *shape, *size, 3))
+    for there, its in places.items():
+        which = torch.tensor(its).to(rows.device, non_blocking=True)
+        frames = rows[which, : math.prod(shape) * math.prod(there) * 3].view(-1, *there, 3)
+        clips[which] = resize_frames(frames, size).view(len(its), *shape, *size, 3)
+    return clips
+
+# %% ../nbs/03_datasets.ipynb #4d1bd969
 class _BatchReader(Dataset[Any]):
     "Reads batches of `VideoClips`; in a worker, onto trays."
 
@@ -1228,16 +1251,17 @@ class _BatchReader(Dataset[Any]):
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, Any]:
         "A batch of the videos that can be read, if any; `bad` and `bad_reason` are joined, `unread` lists the others as (index, path, reason)."
-        items, unread, number, laid = list[dict[str, Any]](), list[tuple[int, str, str]](), 0, torch.empty(0)
-        worker = get_worker_info()
+        items, unread, number, laid, worker = list[dict[str, Any]](), list[tuple[int, str, str]](), 0, torch.empty(0), get_worker_info()
 
         def lay(shape: tuple[int, ...]) -> Tensor:
             nonlocal number, laid
+            # videos of several sizes lie packed, each at the front of its row
+            row = (math.prod(shape[:2]) * max(self.clips.keep, math.prod(self.clips.size or ())) * 3,) if self.clips.keep else shape
             if not items:  # or only such as broke while they were read
-                number, laid = (0, _anew((len(keys), *shape))) if worker is None else self.shelf.empty(worker.id, (len(keys), *shape))
-            if shape != laid.shape[1:]:
-                raise ValueError(f"clips of one batch have different shapes {tuple(laid.shape[1:])} and {shape}; give VideoClips a size")
-            return laid[len(items)]
+                number, laid = (0, _anew((len(keys), *row))) if worker is None else self.shelf.empty(worker.id, (len(keys), *row))
+            if row != laid.shape[1:]:
+                raise ValueError(f"clips of one batch have different shapes {tuple(laid.shape[1:])} and {row}; give VideoClips a size")
+            return laid[len(items)].view(-1)[: math.prod(shape)].view(shape)
 
         for key in keys:
             try:
@@ -1247,11 +1271,14 @@ class _BatchReader(Dataset[Any]):
         if not items:
             return {"unread": unread}
         batch = default_collate([{name: item[name] for name in item if name != "clips" and not name.startswith("bad")} for item in items])
+        if self.clips.keep:
+            batch["sizes"] = torch.tensor([item["clips"].shape[2:4] for item in items])
         clips = laid[: len(items)] if worker is None else self.shelf.send(worker.id, number, (len(items), *laid.shape[1:]))
-        return {"clips": clips, **batch, "bad": torch.cat([item["bad"] for item in items]),
-                "bad_reason": [reason for item in items for reason in item["bad_reason"]], "unread": unread}  # fmt: skip
+        # as arrays: every tensor would travel in a piece of shared memory of its own, for a hundred times the cost
+        small = {name: value.numpy() for name, value in [*batch.items(), ("bad", torch.cat([item["bad"] for item in items]))]}
+        return {"clips": clips, **small, "bad_reason": [reason for item in items for reason in item["bad_reason"]], "unread": unread}
 
-
+# %% ../nbs/03_datasets.ipynb #5b277a97
 def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
     "What the DataLoader makes of a batch that is one already."
     return batch
@@ -1292,6 +1319,7 @@ class ClipLoader(DataLoader[Any]):
                     continue
                 if isinstance(batch["clips"], _Tray):
                     batch["clips"] = batch["clips"].held()
+                batch = {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in batch.items()}
                 self.bad.update(zip(batch["bad"].tolist(), batch["bad_reason"], strict=True))
                 _check_bad(self.bad, self.clips.manifest, self.clips.max_bad_share)
             except VideoError:

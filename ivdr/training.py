@@ -64,7 +64,7 @@ from tqdm import tqdm
 from .augment import RECIPES, ClipAugment
 from .backbones import BACKBONES, Backbone, create_backbone, lay_like
 import ivdr
-from .datasets import ClipLoader, Manifest, VideoClips, make_loader, open_manifest, scan, steps_per_epoch
+from .datasets import ClipLoader, Manifest, VideoClips, make_loader, one_size, open_manifest, scan, steps_per_epoch
 from .contrastive import top1_accuracy
 from .iivdr import IIVDR, IIVDRMoCo, Method, MoCo, SimCLR, check_batch
 from .sampling import Frames, ViewRule, addressed_uniforms, finetune_clip, reverse_time
@@ -524,7 +524,7 @@ def send_clips(
 
 # %% ../nbs/11_training.ipynb #455fe9a7
 def batch_inputs(
-    batch: dict[str, Tensor],  # of the loader: clips uint8 (B,V,T,H,W,3), index (B,), epoch (B,)
+    batch: dict[str, Tensor],  # of the loader: clips uint8 (B,V,T,H,W,3), or packed with sizes (B,2) and frames (B,V,T); index (B,), epoch (B,)
     augment: ClipAugment,  # pixels to what the network sees
     n_draws: int,  # random numbers the method wants a video
     seed: int,  # of the run
@@ -532,13 +532,15 @@ def batch_inputs(
     class_numbers: Tensor | None = None,  # int64 (classes of the videos,): each one's number for the method; None: it wants no labels
 ) -> tuple[Tensor | None, ...]:  # clips float32 (B,V,3,T,S,S), draws (B,n_draws) or None, and labels int64 (B,) if wanted, on the device
     "Move a batch to the device and augment it there; every random number is a function of (seed, epoch, index)."
-    clips, index, epoch = batch["clips"], batch["index"], batch["epoch"]
+    clips, index, epoch = send_clips(batch["clips"], device), batch["index"], batch["epoch"]
+    if "sizes" in batch:
+        clips = one_size(clips, batch["sizes"], batch["frames"].shape[1:], augment.frame_size)
     videos, views = clips.shape[:2]
     wanted = views * augment.n_draws
     changes = addressed_uniforms(seed, epoch, index, wanted, stream=1).view(videos, views, -1) if wanted else None
     draws = addressed_uniforms(seed, epoch, index, n_draws, stream=2).to(device, non_blocking=True) if n_draws else None
     labels = () if class_numbers is None else (class_numbers[batch["label"]].to(device, non_blocking=True),)
-    return augment(send_clips(clips, device), changes), draws, *labels
+    return augment(clips, changes), draws, *labels
 
 
 def seed_step(
@@ -1196,6 +1198,9 @@ class Job:
         return self.config.epochs if step == self.total else step * self.config.grad_accum // self.batches_per_epoch
 
 # %% ../nbs/11_training.ipynb #0ab0e3f8
+_SMALL = 1.5  # times the pixels that training wants: more are not worth their way to the device
+
+
 def training_clips(
     config: TrainConfig,  # of the run
     manifest: Manifest,  # training videos
@@ -1205,10 +1210,14 @@ def training_clips(
     "The clips that a run reads, resized by who does it best."
     how, augment = config.clips, ClipAugment(config.clips.augment, config.clips.size)
     sizes = {(int(height), int(width)) for height, width in zip(manifest.table["height"], manifest.table["width"], strict=True)}
-    size = how.frame_size or augment.frame_size
-    if how.frame_size is None and not how.cache and len(sizes) == 1 and 0 < math.prod(*sizes) <= math.prod(size):
-        (size,) = sizes  # and not None: a file that is not what the manifest says is resized, and does not end the run
-    return VideoClips(manifest, views, how.length, how.stride, size, how.backend, config.seed, how.cache, max_bad_share)
+    size, keep = how.frame_size or augment.frame_size, 0
+    if how.frame_size is None and not how.cache:
+        small = [math.prod(there) for there in sizes if 0 < math.prod(there) <= _SMALL * math.prod(size)]
+        if len(sizes) == 1 and small and small[0] <= math.prod(size):
+            (size,) = sizes  # and not None: a file that is not what the manifest says is resized, and does not end the run
+        else:
+            keep = max(small, default=0)
+    return VideoClips(manifest, views, how.length, how.stride, size, how.backend, config.seed, how.cache, max_bad_share, keep)
 
 # %% ../nbs/11_training.ipynb #527f1f94
 def set_up(
@@ -1387,7 +1396,7 @@ def do_step(
     seed_step(config.seed, step, accelerator.process_index)
     inputs = (batch_inputs(batch, job.augment, job.method.n_draws, config.seed, accelerator.device, job.class_numbers) for batch in read)
     losses = train_step(model, job.optimizer, inputs, config.grad_accum, accelerator, config.precision, config.optim.clip_norm)
-    clips = read[0]["clips"].shape[1] * config.batch_size * config.grad_accum
+    clips = read[0]["frames"].shape[1] * config.batch_size * config.grad_accum
     index = torch.cat([batch["index"] for batch in read])
     return StepRecord(step, job.epoch(step), rate, losses, data_ms, (before, start, clock.mark()), index, clips, len(loader.bad))
 

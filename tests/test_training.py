@@ -358,16 +358,17 @@ def test_too_few_videos_and_no_videos(videos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("changes,sizes,size", [
-    ({}, [(48, 64)], (48, 64)), ({}, [(48, 64), (48, 66)], (128, 171)), ({}, [(240, 320)], (128, 171)), ({}, [(128, 171)], (128, 171)),
-    ({"clips.cache": True}, [(48, 64)], (128, 171)), ({"clips.frame_size": [40, 50]}, [(48, 64)], (40, 50)), ({"clips.size": 56}, [(48, 64)], (48, 64)),
-    ({"clips.size": 28}, [(48, 64)], (32, 43)), ({}, [(0, 0)], (128, 171))])
-def test_frames_are_resized_by_workers_unless_all_are_small_alike(changes: dict[str, Any], sizes: list[tuple[int, int]], size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("changes,sizes,size,keep", [
+    ({}, [(48, 64)], (48, 64), 0), ({}, [(48, 64), (48, 66)], (128, 171), 48 * 66), ({}, [(240, 320)], (128, 171), 0), ({}, [(128, 171)], (128, 171), 0),
+    ({}, [(128, 228), (228, 128), (240, 320), (0, 0)], (128, 171), 128 * 228), ({}, [(128, 228)], (128, 171), 128 * 228),
+    ({"clips.cache": True}, [(48, 64), (48, 66)], (128, 171), 0), ({"clips.frame_size": [40, 50]}, [(48, 64), (48, 66)], (40, 50), 0),
+    ({"clips.size": 56}, [(48, 64)], (48, 64), 0), ({"clips.size": 28}, [(48, 64)], (32, 43), 0), ({}, [(0, 0)], (128, 171), 0)])
+def test_large_frames_are_resized_by_workers(changes: dict[str, Any], sizes: list[tuple[int, int]], size: tuple[int, int], keep: int) -> None:
     config = read_config("iivdr", data="unused", out="unused", **changes)
     rows = [{"path": f"{i}.mp4", "label": "a", "group": "", "split": "train", "frames": 40, "fps": 25.0, "width": sizes[i % len(sizes)][1],
              "height": sizes[i % len(sizes)][0], "sha256": ""} for i in range(4)]
     clips = training.training_clips(config, Manifest(pd.DataFrame(rows), Path()), three_views, 0.0)
-    assert clips.size == size
+    assert (clips.size, clips.keep) == (size, keep)
 
 
 def test_where_frames_are_resized_changes_no_weight(videos: Path, tmp_path: Path) -> None:
@@ -375,6 +376,21 @@ def test_where_frames_are_resized_changes_no_weight(videos: Path, tmp_path: Path
     runs = [pretrain(tiny(videos, tmp_path / name, **augment, **how), progress=False) for name, how in
             (("there", {}), ("here", {"clips.frame_size": list(ClipAugment("iivdr", 40).frame_size), "workers": 2}))]
     assert training.training_clips(tiny(videos, tmp_path, **augment), scan(videos, progress=False)[0], three_views, 0.0).size == (24, 32)
+    assert (runs[0] / "checkpoints/last/model.safetensors").read_bytes() == (runs[1] / "checkpoints/last/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_frames_of_several_sizes_are_resized_where_the_network_is_and_no_weight_changes(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "videos").mkdir()
+    sizes = [(48, 64), (48, 86), (86, 48), (120, 160)]  # the last ones are too large to be kept
+    for number in range(12):
+        film = torch.randint(0, 256, (20, *sizes[number % 4], 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+        write_video(tmp_path / "videos" / f"v{number}.mp4", film)
+    how = {"clips.augment": "iivdr", "clips.size": 40, "clips.cache": False, "epochs": 2}
+    runs = [pretrain(tiny(tmp_path / "videos", tmp_path / name, **how, **more), progress=False) for name, more in
+            (("kept", {"workers": workers}), ("resized", {"clips.frame_size": list(ClipAugment("iivdr", 40).frame_size)}))]
+    clips = training.training_clips(tiny(tmp_path / "videos", tmp_path, **how), scan(tmp_path / "videos", progress=False)[0], three_views, 0.0)
+    assert clips.keep == 48 * 86 <= 1.5 * math.prod(clips.size) < 120 * 160
     assert (runs[0] / "checkpoints/last/model.safetensors").read_bytes() == (runs[1] / "checkpoints/last/model.safetensors").read_bytes()
 
 
