@@ -397,6 +397,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ivdr.datasets._VideoTable.hash': ('datasets.html#_videotable.hash', 'ivdr/datasets.py'),
                                'ivdr.datasets._VideoTable.targets': ('datasets.html#_videotable.targets', 'ivdr/datasets.py'),
                                'ivdr.datasets._anew': ('datasets.html#_anew', 'ivdr/datasets.py'),
+                               'ivdr.datasets._arrived': ('datasets.html#_arrived', 'ivdr/datasets.py'),
                                'ivdr.datasets._as_it_is': ('datasets.html#_as_it_is', 'ivdr/datasets.py'),
                                'ivdr.datasets._check_bad': ('datasets.html#_check_bad', 'ivdr/datasets.py'),
                                'ivdr.datasets._check_split': ('datasets.html#_check_split', 'ivdr/datasets.py'),

@@ -1283,6 +1283,12 @@ def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
     "What the DataLoader makes of a batch that is one already."
     return batch
 
+
+def _arrived(batch: dict[str, Any]) -> dict[str, Any]:
+    "A batch on the loader's side: tensors over the memory that its numbers came in."
+    batch = {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in batch.items()}
+    return batch | {"clips": batch["clips"].held()} if isinstance(batch["clips"], _Tray) else batch
+
 # %% ../nbs/03_datasets.ipynb #8f0b0c4d
 Missing = Literal["raise", "list"]
 
@@ -1317,9 +1323,7 @@ class ClipLoader(DataLoader[Any]):
                 self.missing.update({index: reason for index, _, reason in unread})
                 if not batch:
                     continue
-                if isinstance(batch["clips"], _Tray):
-                    batch["clips"] = batch["clips"].held()
-                batch = {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in batch.items()}
+                batch = _arrived(batch)
                 self.bad.update(zip(batch["bad"].tolist(), batch["bad_reason"], strict=True))
                 _check_bad(self.bad, self.clips.manifest, self.clips.max_bad_share)
             except VideoError:
