@@ -903,13 +903,13 @@ class _StoredFeed:
     "What a decoder is given of a film that brings its index: the pictures that are wanted and those that they are made from."
     passes_over = True  # groups that nobody wants cost nothing
 
-    def __init__(self, source: _Source, stored: Mapping[str, np.ndarray]) -> None:
-        self._source, self._way = source, _Way(stored["places"].astype(np.int64), stored["keys"], stored["leaf"])
-        self._packets = list(zip((stored["offset"].astype(np.int64) + source.start).tolist(), stored["size"].tolist(), self._way.numbers.tolist(), strict=True))
+    def __init__(self, index: _Index, stored: Mapping[str, np.ndarray]) -> None:
+        self._source, self._way = index.source, _Way(index.places, index.keys, stored["leaf"])
+        self._packets = list(zip((stored["offset"].astype(np.int64) + index.source.start).tolist(), stored["size"].tolist(), self._way.numbers.tolist(), strict=True))
         self._codec = av.CodecContext.create("h264", "r")
         self._codec.extradata, self._codec.thread_count = stored["extradata"].tobytes(), 1
         self._codec.colorspace, self._codec.color_range = stored["colour"].tolist()
-        self._file = open(source.file, "rb", buffering=0)  # noqa: SIM115
+        self._file = open(index.source.file, "rb", buffering=0)  # noqa: SIM115
 
     def want(self, wanted: np.ndarray) -> None:
         "Say which frames will be asked for, by sorted numbers."
@@ -944,9 +944,9 @@ def _by_stored_index(
     fps, width, height, duration, _ = stored["about"].tolist()
     times, places, keys = stored["timestamps"], stored["places"].astype(np.int64), stored["keys"].astype(np.int64)
     info = VideoInfo(source.name, len(times), fps, int(width), int(height), duration, "h264", 0)
-    number = dict(zip(range(len(times)), range(len(times)), strict=True))  # `_StoredFeed` stamps packets with the numbers themselves
+    number = {frame: frame for frame in range(len(times))}  # `_StoredFeed` stamps packets with the numbers themselves
     index = _Index(source, info, times, number, keys, keys, places, [], (_ONE, 0, 0, _ONE), "")
-    return index, _PyAVDecoder(index, _StoredFeed(source, stored))
+    return index, _PyAVDecoder(index, _StoredFeed(index, stored))
 
 # %% ../nbs/00_video.ipynb #fc0b6f38
 def _frame_numbers(

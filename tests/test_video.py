@@ -300,7 +300,7 @@ def indexed(film, tmp_path_factory):
     return path, truth
 
 
-def test_an_index_that_does_not_belong_to_the_file(indexed, tmp_path, caplog):
+def test_an_index_that_does_not_belong_to_the_file(indexed, tmp_path):
     whole, truth, path = indexed[0].read_bytes(), indexed[1], tmp_path / "film.mp4"
     box = int.from_bytes(whole[-4:], "big")
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
